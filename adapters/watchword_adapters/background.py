@@ -1,4 +1,4 @@
-"""Runs coroutines in a separate thread with its own event loop, for as long as the process runs."""
+"""Runs work beside its caller: coroutines in a thread with its own event loop, and calls after some seconds."""
 
 from __future__ import annotations
 
@@ -52,3 +52,8 @@ class Background:
         # At process exit the executor's threads end before this one.
         with suppress(RuntimeError), asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(main())
+
+
+def call_later(seconds: float, call: Callable[[], None]) -> None:
+    """Make a call in the event loop that runs in this thread, whichever that is; RuntimeError if there is none."""
+    asyncio.get_running_loop().call_later(seconds, call)

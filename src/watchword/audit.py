@@ -76,7 +76,7 @@ class Audit:
     ``left_out`` (dropped without a copy, although there is a quarantine) and one entry per rejection reason: a bounded
     set of labels. In observe mode these are the verdicts that enforcing would have given. ``tally`` has them by
     channel, and ``events`` counts the other events by name. ``meter`` receives durations and events. ``later`` makes a
-    call after some seconds; clients set it to their event loop's, so that a flood's counts are logged when it stops.
+    call after some seconds, or raises RuntimeError; clients set it, so that a flood's counts are logged when it stops.
     """
 
     def __init__(self, *, clock: Callable[[], float], meter: Meter = _SILENT) -> None:
@@ -88,8 +88,9 @@ class Audit:
         self._clock = clock
         self._since = clock()
         self._written: Counter[str] = Counter()
-        self.later: Callable[[float, Callable[[], None]], Any] = lambda _, __: None
-        self._at_end: Any = None
+        self.later: Callable[[float, Callable[[], None]], object] = lambda _, __: None
+        self._period: object = None
+        """The period whose end was asked of ``later``, if it still runs."""
 
     def delivered(self, channels: Sequence[Channel]) -> None:
         """Count messages that verified and go to a handler, each under the channel where it was found."""
@@ -192,24 +193,29 @@ class Audit:
         self.counts[LEFT_OUT] += 1
 
     def flush(self) -> None:
-        """Log the counts folded so far."""
-        if self._at_end is not None:
-            self._at_end.cancel()
-            self._at_end = None
+        """Log the counts folded so far; the period continues, so that readers that close allow no more lines."""
         folded = {kind: count - BURST for kind, count in self._written.items() if count > BURST}
-        self._written.clear()
-        self._since = self._clock()
+        for kind in folded:
+            self._written[kind] = BURST
         if folded:
             _write("warning", "message.refusals_folded", counts=folded)
 
+    def _end_period(self) -> None:
+        self.flush()
+        self._written.clear()
+        self._since, self._period = self._clock(), None
+
     def _may_write(self, kind: str) -> bool:
         if not 0 <= self._clock() - self._since < PERIOD:
-            self.flush()
+            self._end_period()
         self._written[kind] += 1
-        if self._written[kind] > BURST and self._at_end is None:
-            with suppress(RuntimeError):  # that loop has ended; the next event ends the period
-                self._at_end = self.later(PERIOD, self.flush)
-        return self._written[kind] <= BURST
+        if self._written[kind] <= BURST:
+            return True
+        if self._period is None:
+            period = self._period = object()
+            with suppress(RuntimeError):  # no event loop runs here: the next event ends the period
+                self.later(PERIOD, lambda: self._end_period() if self._period is period else None)
+        return False
 
 
 def _is_recent(last: float, now: float) -> bool:

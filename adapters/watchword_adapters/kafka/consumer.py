@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -13,6 +12,7 @@ from aiokafka.util import commit_structure_validate
 
 from watchword import ConfigurationError, Unavailable
 from watchword.agent import require
+from watchword_adapters.background import call_later
 from watchword_adapters.kafka import _seam
 from watchword_adapters.kafka.fetcher import VerifiedFetcher
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
@@ -121,7 +121,7 @@ class VerifyingConsumer(ConsumerBase):
                 raise _seam.changed("_fetcher")
             self._verified.started()
             meter.started("kafka", meter.now() - begun)
-            self._watchword.audit.later = asyncio.get_running_loop().call_later
+            self._watchword.audit.later = call_later
             self._watchword.connected("kafka")
         except ConfigurationError:
             with suppress(AttributeError, TypeError):  # an incompatible client may fail to stop, too

@@ -11,6 +11,7 @@ from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_P
 from watchword import ConfigurationError, SigningError
 from watchword.agent import require
 from watchword.message import SERVERS_SUBJECTS, channel_of, is_principal
+from watchword_adapters.background import call_later
 from watchword_adapters.copies import Copies
 from watchword_adapters.nats._seam import Base, Wire
 from watchword_adapters.nats.answers import Answers, HiddenReply, forwarded
@@ -135,7 +136,7 @@ class WatchwordClient(Base):
         compare_clocks(self.watchword)
         await super().connect(*args, **options)
         meter.started("nats", meter.now() - begun)
-        self.watchword.audit.later = asyncio.get_running_loop().call_later
+        self.watchword.audit.later = call_later
         self.watchword.connected("nats")
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(watch_clocks(self.watchword))

@@ -122,6 +122,18 @@ async def test_a_flood_that_stops_is_counted_without_another_message(
         logs.clear()
 
 
+def test_what_closes_within_a_period_gives_an_attacker_no_more_lines(logs: list[EventDict]) -> None:
+    """Promise (A21): readers that close, as each request's does, write counts, and begin no new period."""
+    audit = Audit(clock=Clock())
+    for _ in range(3):
+        for _ in range(BURST + 5):
+            audit.refused(nats(), Rejected(Reason.UNSIGNED))
+        audit.flush()
+    assert sum(line["event"] == "message.rejected" for line in logs) == BURST
+    counts = [line["counts"] for line in logs if line["event"] == "message.refusals_folded"]
+    assert counts == [{"unsigned": 5}, {"unsigned": BURST + 5}, {"unsigned": BURST + 5}]
+
+
 def test_a_flood_after_the_event_loop_has_ended_is_counted_by_the_next_event(logs: list[EventDict]) -> None:
     """Promise: a program that runs one event loop after the other loses no count, and no message fails for it."""
     clock = Clock()
