@@ -87,6 +87,6 @@ def not_traced() -> Iterator[None]:
 
 @pytest.fixture
 def children_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count no lines in the processes that a test starts: that doubles their work, and other tests cover the same."""
+    """Count no lines in the processes that a test starts: they are slow with it, and other tests cover the same."""
     for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
         monkeypatch.delenv(name)

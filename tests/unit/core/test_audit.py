@@ -1,7 +1,7 @@
 """The audit trail and the object that an interceptor takes."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from structlog.testing import capture_logs
@@ -132,6 +132,21 @@ def test_what_closes_within_a_period_gives_an_attacker_no_more_lines(logs: list[
     assert sum(line["event"] == "message.rejected" for line in logs) == BURST
     counts = [line["counts"] for line in logs if line["event"] == "message.refusals_folded"]
     assert counts == [{"unsigned": 5}, {"unsigned": BURST + 5}, {"unsigned": BURST + 5}]
+
+
+def test_the_end_of_a_period_that_is_over_ends_no_other(logs: list[EventDict]) -> None:
+    """Promise (A21): a call that comes late gives the next period no more lines."""
+    clock, calls = Clock(), list[Callable[[], None]]()
+    audit = Audit(clock=clock)
+    audit.later = lambda _, call: calls.append(call)
+    for _ in range(2):
+        for _ in range(BURST + 1):
+            audit.refused(nats(), Rejected(Reason.UNSIGNED))
+        clock.now += PERIOD
+    clock.now -= PERIOD
+    calls[0]()
+    audit.refused(nats(), Rejected(Reason.UNSIGNED))
+    assert sum(line["event"] == "message.rejected" for line in logs) == 2 * BURST
 
 
 def test_a_flood_after_the_event_loop_has_ended_is_counted_by_the_next_event(logs: list[EventDict]) -> None:
