@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchword.encoding import encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import is_envelope_name
-from watchword.errors import Reason, Rejected
+from watchword.errors import Pending, Reason, Rejected
 from watchword.message import ENVELOPE_HEADER, MAX_HEADER_BYTES, MAX_HEADERS, NATS_ID_HEADER, TRACE_HEADERS
 
 if TYPE_CHECKING:
@@ -83,10 +83,12 @@ _NO_KEY: Final = {
 }
 
 
-def in_force(key: VerificationKey | Reason, key_id: bytes, reference: float, now: float) -> VerificationKey:
+def in_force(key: VerificationKey | Reason | Pending, key_id: bytes, reference: float, now: float) -> VerificationKey:
     """Check 5: the key was found, was valid at the reference time, and is not revoked now; return it."""
     if isinstance(key, Reason):
         raise Rejected(key, f"key {shown_id(key_id)} {_NO_KEY[key]}")
+    if isinstance(key, Pending):
+        raise key.with_traceback(None)  # several messages may wait for one look-up, and each would lengthen it
     if key.not_before is not None and reference < key.not_before:
         raise Rejected(
             Reason.KEY_NOT_VALID, _validity_detail(key_id, key.not_before - reference, "before it begins (nbf)")

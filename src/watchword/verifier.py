@@ -77,7 +77,8 @@ class _Pass(NamedTuple):
 
     ``run`` is the native engine's, which handles the messages of one sender together. ``cases`` are the messages that
     are judged one by one, by index. ``representatives`` has the first message of each sender in the run: the result of
-    its checks 1 to 5 holds for all of that sender's.
+    its checks 1 to 5 holds for all of that sender's. ``keys`` has the results of look-ups. One that is Pending stays so
+    for the whole pass, because otherwise a sender's later messages would overtake the first.
     """
 
     messages: Sequence[Message]
@@ -86,7 +87,7 @@ class _Pass(NamedTuple):
     recalled: bool
     run: Run | None
     cases: dict[int, Verification]
-    keys: dict[tuple[str, bytes], VerificationKey | Reason]
+    keys: dict[tuple[str, bytes], VerificationKey | Reason | Pending]
     representatives: dict[int, Verification]
 
 
@@ -239,11 +240,11 @@ class Verifier:
     ) -> list[Verdict]:
         """Judge messages as ``verify`` would one after the other, and return their verdicts in order.
 
-        It ends with the first that is Unavailable, except for one that is Pending or that a journal could not store;
-        messages after that are not judged. Once ``enough`` returns True, it also ends before a message that needs
-        another key than those before it. ``check`` runs checks of signatures, preferably in parallel and off the event
-        loop. ``keys`` replaces the key source, for a caller that does not preserve order: then a message that is Shed
-        does not end it either.
+        It ends with the first that is Unavailable, except for one that a journal could not store or that is Pending, as
+        are then all later ones of the same key; messages after that are not judged. Once ``enough`` returns True, it
+        also ends before a message that needs another key than those before it. ``check`` runs checks of signatures,
+        preferably in parallel and off the event loop. ``keys`` replaces the key source, for a caller that does not
+        preserve order: then a message that is Shed does not end it either.
         """
         given = messages if isinstance(messages, Sequence) else list(messages)
         if 0 < len(given) < SEVERAL:
@@ -343,7 +344,7 @@ class Verifier:
                         del cases[at]
                         cut(run, at)
                         break
-                    key = found_keys[pair] = self._as_limited(await find_key(keys, *pair))
+                    key = found_keys[pair] = await self._found(keys, *pair)
                 case.key = in_force(key, case.claim.key_id, case.claim.reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:
@@ -363,6 +364,12 @@ class Verifier:
                 else:
                     order = merge(order, zip(run.release(sender), repeat(NO_SENDER), strict=False))
         return await self._signed_and_unaltered(found, check)  # 6 and 7
+
+    async def _found(self, keys: KeySource, principal: str, key_id: bytes) -> VerificationKey | Reason | Pending:
+        try:
+            return self._as_limited(await find_key(keys, principal, key_id))
+        except Pending as pending:
+            return pending
 
     async def _signed_and_unaltered(self, found: _Pass, check: CheckRunner | None) -> list[Verification | Stretch]:
         """Run checks 6 and 7, and all remaining checks up to these for the messages of a run."""

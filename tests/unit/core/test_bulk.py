@@ -30,8 +30,9 @@ from tests.unit.core.world import (
     raw_of,
 )
 from watchword import MemoryKeys, Policy, Reason, Rejected, VerificationKey, VerifiedMessage
+from watchword.errors import Pending
 from watchword.message import Expected, Request
-from watchword.spi import Admission, Claim, MemoryReplayStore, Message, Position, Verifier
+from watchword.spi import Admission, Claim, KeySource, MemoryReplayStore, Message, Position, Verifier
 
 
 def records(count: int, **fields: Any) -> list[Message]:
@@ -68,6 +69,37 @@ def with_store(store: Any, **options: Any) -> World:
     }  # fmt: skip
     world.verifier = Verifier(**given | options)
     return world
+
+
+class Late:
+    """A source that finds each key when it is asked for it once more."""
+
+    def __init__(self, keys: KeySource) -> None:
+        self.keys, self.asked = keys, list[str]()
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
+        self.asked.append(principal)
+        if self.asked.count(principal) == 1:
+            raise Pending(principal)
+        return await self.keys.find(principal, key_id)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_follows_a_message_whose_key_is_pending_waits_with_it(*, apart: bool) -> None:
+    """Promise: a key that is found during a pass lets no message of its sender pass an earlier one."""
+    lone = [press(kafka(position=Position("tasks/0", at)), c7=bytes([at]) * 16) for at in range(2)]
+    alices = lone if apart else records(3)
+    bobs = press(kafka(), principal=BOB, key=BOB_KEY)
+    source = Late(World().keys)
+    world, messages = World(), [alices[0], bobs, *alices[1:], bobs]
+    verdicts = at_once(world.verifier.verify_many(messages, keys=source))
+    assert source.asked == [ALICE, BOB]
+    assert [type(verdict) for verdict in verdicts] == [Pending] * len(messages)
+    assert [verdict.found for verdict in verdicts if isinstance(verdict, Pending)] == [
+        ALICE if message in alices else BOB for message in messages
+    ]
+    assert endings(world, messages[:-1], keys=source) == ["first"] * (len(messages) - 1)
 
 
 def test_verdicts_come_in_order() -> None:

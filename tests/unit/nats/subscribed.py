@@ -29,9 +29,20 @@ async def tree(values: Iterable[bytes], principal: str = SENDER) -> list[tuple[b
 
 
 class Subscribed:
-    """A client with one subscription; ``got`` is what the handler was given, ``errors`` what the client was told."""
+    """A client with one subscription; ``got`` is what the handler was given, ``errors`` what the client was told.
 
-    def __init__(self, agent: Watchword, *, handler: Handler | None = None, reader: Any = None, **options: Any) -> None:
+    Without a handler of its own (``pulls``), someone takes the messages from ``sub``.
+    """
+
+    def __init__(
+        self,
+        agent: Watchword,
+        *,
+        handler: Handler | None = None,
+        reader: Any = None,
+        pulls: bool = False,
+        **options: Any,
+    ) -> None:
         self.agent = agent
         self.kept = Kept()
         self.got: list[Any] = []
@@ -50,11 +61,13 @@ class Subscribed:
         self.client._send_unsubscribe = nothing  # type: ignore[method-assign]  # no server
         self.client._flush_pending = nothing  # type: ignore[method-assign]  # no server
         self.client.flush = nothing  # type: ignore[method-assign]  # no server
-        self.sub = VerifyingSubscription(self.client, 1, SUBJECT, reader=self.reader, cb=self._handled, **options)
+        handled = None if pulls else self.take
+        self.sub = VerifyingSubscription(self.client, 1, SUBJECT, reader=self.reader, cb=handled, **options)
         self.client._subs[1] = self.sub
         self.sub.begin(told)
 
-    async def _handled(self, msg: Any) -> None:
+    async def take(self, msg: Any) -> None:
+        """Note a message, and hand it to the handler."""
         self.got.append(msg)
         if self.handler is not None:
             await self.handler(msg)

@@ -1,0 +1,204 @@
+"""However long a key source takes, the messages of one sender reach a handler in the order in which they came."""
+
+import asyncio
+import selectors
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from itertools import cycle
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from tests.unit.kafka.fakes import REALM
+from tests.unit.nats.subscribed import SUBJECT, Subscribed
+from watchword import Mode, Policy, SigningKey, VerificationKey, Watchword
+from watchword.spi import Channel, Message, Signer
+
+SENDERS = [f"agent://test/{name}" for name in ("a", "b", "c")]
+SIGNING = {principal: SigningKey.generate() for principal in SENDERS}
+KNOWN = {principal: key.verification_key(principal) for principal, key in SIGNING.items()}
+MOST = 40
+"""Most messages of one sender."""
+
+WAYS = ("callback", "next_msg", "messages", "limited")
+NOW = 1_800_000_000.0
+
+
+class Waiting(selectors.DefaultSelector):
+    """A selector that waits for nothing: the time for which it would have waited has passed at once."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        """See ``selectors.BaseSelector``."""
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "everything waits, and no timer will wake it"
+            self.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock advances only while nothing is left to do, and then at once."""
+
+    def __init__(self) -> None:
+        self._waiting = Waiting()
+        super().__init__(self._waiting)
+
+    def time(self) -> float:
+        """See ``asyncio.AbstractEventLoop``."""
+        return self._waiting.now
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a look-up ends: after so many turns of the event loop, or seconds, and with a key or an error."""
+
+    turns: int = 0
+    seconds: float = 0.0
+    fails: bool = False
+
+
+class Source:
+    """A source whose look-ups end as they are told to, one after the other and then from the beginning."""
+
+    def __init__(self, answers: list[Answer]) -> None:
+        self._answers = cycle(answers)
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:  # noqa: ARG002 - each has one key
+        """See ``KeySource.find``."""
+        answer = next(self._answers)
+        for _ in range(answer.turns):
+            await asyncio.sleep(0)
+        if answer.seconds:
+            await asyncio.sleep(answer.seconds)
+        if answer.fails:
+            raise OSError("down")
+        return KNOWN[principal]
+
+
+@cache
+def sent() -> dict[str, list[tuple[bytes, bytes]]]:
+    """Return the messages of each sender, signed together: header block and payload."""
+    return {principal: asyncio.run(_signed(principal)) for principal in SENDERS}
+
+
+async def _signed(principal: str) -> list[tuple[bytes, bytes]]:
+    by = Signer(realm=REALM, principal=principal, key=SIGNING[principal], clock=lambda: NOW)
+    values = [b"%s %d" % (principal.encode(), number) for number in range(MOST)]
+    signed = await by.sign_many([Message(channel=Channel("nats", REALM, SUBJECT), value=value) for value in values])
+    headers = [b"NATS/1.0\r\nwatchword: %b\r\n\r\n" % (one.header[1] or b"") for one in signed]
+    return list(zip(headers, values, strict=True))
+
+
+class Play:
+    """One subscription, what was sent to it, and what its handler was given."""
+
+    def __init__(self, mode: Mode, way: str, answers: list[Answer], pause: float) -> None:
+        self.pause, self.sent = pause, Counter[str]()
+        self.agent = Watchword(
+            realm=REALM,
+            principal=SENDERS[0],
+            key=SIGNING[SENDERS[0]],
+            keys=Source(answers),
+            policy=Policy(mode=mode),
+            clock=lambda: NOW,
+        )
+        pulls, most = way in {"next_msg", "messages"}, 10_000 if way == "limited" else 0
+        self.there = Subscribed(self.agent, handler=self._handled, pulls=pulls, max_msgs=most)
+        self.pulling = asyncio.ensure_future(getattr(self, f"_{way}")()) if pulls else None
+
+    async def _handled(self, _: object) -> None:
+        if self.pause:
+            await asyncio.sleep(self.pause)
+
+    async def _next_msg(self) -> None:
+        while True:
+            with suppress(NatsTimeoutError):
+                await self.there.take(await self.there.sub.next_msg(timeout=0.05))
+
+    async def _messages(self) -> None:
+        async for msg in self.there.sub.messages:
+            await self.there.take(msg)
+
+    async def arrives(self, senders: list[str], turns: int, seconds: float) -> None:
+        """Let messages come in one piece, and time pass after them."""
+        for sender in senders:
+            number = self.sent[sender]
+            if number < MOST:
+                self.sent[sender] += 1
+                await self.there.arrive(sent()[sender][number])
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if seconds:
+            await asyncio.sleep(seconds)
+
+    async def end(self) -> None:
+        """Wait until everything that came has been judged and handled."""
+        while self.judged() < self.sent.total():  # noqa: ASYNC110 - nothing tells, and it costs no time here
+            await asyncio.sleep(1)
+        await asyncio.sleep(1)  # until the last of them is handled
+        if self.pulling is not None:
+            self.pulling.cancel()
+            await asyncio.gather(self.pulling, return_exceptions=True)
+        else:
+            await self.there.handled()
+        await self.there.sub.unsubscribe()
+
+    def judged(self) -> int:
+        """Return how many messages have come to an end."""
+        counts = self.agent.audit.counts
+        return counts["delivered"] + counts["unavailable"]
+
+    def given(self) -> dict[str, list[int]]:
+        """Return the numbers of what was delivered of each sender, in the order of delivery."""
+        numbers: dict[str, list[int]] = {principal: [] for principal in SENDERS}
+        for value in self.there.values:
+            principal, number = value.decode().split()
+            numbers[principal].append(int(number))
+        return numbers
+
+
+TURNS = st.integers(0, 6)
+ANSWERS = st.builds(
+    Answer, TURNS, st.sampled_from([0.0, 0.0, 0.0, 0.001, 0.03, 0.5, 1.5, 20.0]), st.sampled_from([False] * 7 + [True])
+)
+BURSTS = st.tuples(
+    st.lists(st.sampled_from(SENDERS), min_size=1, max_size=8), TURNS, st.sampled_from([0.0, 0.0, 0.001, 0.05, 1.1])
+)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
+@settings(max_examples=100, deadline=None)
+@given(
+    answers=st.lists(ANSWERS, min_size=1, max_size=8),
+    bursts=st.lists(BURSTS, max_size=12),
+    pause=st.sampled_from([0.0, 0.0, 0.004]),
+)
+def test_nothing_of_a_sender_overtakes_another_of_its_messages(
+    way: str, mode: Mode, answers: list[Answer], bursts: list[tuple[list[str], int, float]], pause: float
+) -> None:
+    """Promise: look-ups end in any order, at any time and in any way, and no sender's messages change theirs."""
+    sent()  # outside of any loop, once
+
+    async def play() -> None:
+        there = Play(mode, way, answers, pause)
+        for burst in bursts:
+            await there.arrives(*burst)
+        await there.end()
+        counts = there.agent.audit.counts
+        assert set(counts) <= {"delivered", "unavailable", "undetermined"}
+        assert there.judged() == there.sent.total()
+        for numbers in there.given().values():
+            assert numbers == sorted(set(numbers))
+        if mode is Mode.ENFORCE:
+            assert sum(map(len, there.given().values())) == counts["delivered"]
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(play())
