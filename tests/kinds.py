@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-SERVERS: Final = frozenset({"kafka_broker", "nats_broker", "redis_broker", "openbao", "kms"})
+SERVERS: Final = frozenset({"kafka_broker", "shared_kafka", "nats_broker", "redis_broker", "openbao", "kms"})
 """The fixtures behind which a server runs."""
 
 _ROOT: Final = Path(__file__).parent

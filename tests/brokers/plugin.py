@@ -8,7 +8,9 @@ Redis or Valkey, and lets no test be skipped for them.
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import nats
@@ -17,6 +19,7 @@ import pytest_asyncio
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.brokers.broker import Broker, Bus, NotHereError
+from tests.brokers.shared import Started, shared
 from tests.brokers.start import start
 
 BUSES: tuple[Bus, ...] = ("kafka", "nats", "redis")
@@ -82,9 +85,23 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def kafka_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Give the Kafka broker of this run."""
-    yield from _broker("kafka", pytestconfig, tmp_path_factory)
+def shared_kafka(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Give the one Kafka broker of this run, also to its other processes."""
+    directory = tmp_path_factory.getbasetemp()
+    if hasattr(pytestconfig, "workerinput"):
+        directory = directory.parent
+    with _noted("kafka", pytestconfig) as note, shared(directory, partial(_start, "kafka", tmp_path_factory)) as broker:
+        yield note(*broker)
+
+
+@pytest.fixture
+def kafka_broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Give the Kafka broker of this run; but to a test that pauses or restarts it, one of its own."""
+    needs = {ability for mark in request.node.iter_markers("needs_kafka") for ability in mark.args}
+    if needs.isdisjoint({"pause", "restart"}):
+        yield request.getfixturevalue("shared_kafka")
+    else:
+        yield from _broker("kafka", request.config, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +116,7 @@ def redis_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
     yield from _broker("redis", pytestconfig, tmp_path_factory)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def kafka_bootstrap(kafka_broker: Broker) -> str:
     """Give the broker's "host:port"."""
     return kafka_broker.address
@@ -190,18 +207,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _broker(bus: Bus, config: pytest.Config, directories: pytest.TempPathFactory) -> Iterator[Broker]:
+    with _noted(bus, config) as note:
+        broker = note(*_start(bus, directories))
+        try:
+            yield broker
+        finally:
+            broker.stop()
+
+
+def _start(bus: Bus, directories: pytest.TempPathFactory) -> Started:
+    return start(bus, directories.mktemp(bus), required=required())
+
+
+@contextmanager
+def _noted(bus: Bus, config: pytest.Config) -> Iterator[Callable[[Broker, list[str]], Broker]]:
+    """Give what notes a broker in the account of the run; where there is none, the test fails."""
     account = config.stash[ACCOUNT]
+
+    def note(broker: Broker, undetermined: list[str]) -> Broker:
+        account.add({bus: str(broker)}, undetermined, [])
+        return broker
+
     try:
-        broker, undetermined = start(bus, directories.mktemp(bus), required=required())
+        yield note
     except NotHereError as error:
         account.brokers[bus] = "none"
         pytest.fail(str(error), pytrace=False)
-    account.undetermined += undetermined
-    account.brokers[bus] = str(broker)
-    try:
-        yield broker
-    finally:
-        broker.stop()
 
 
 def required() -> bool:

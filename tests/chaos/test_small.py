@@ -18,7 +18,11 @@ SETTINGS: dict[str, dict[str, float]] = {
     "kafka": {"kills": 1, "restarts": 1, "seeks": 1, "clock_jumps": 1},
     "kafka_transactions_create_time": {"rolls": 1, "cuts": 1, "seeks": 1, "lags": 1, "lag_seconds": 2.0},
 }
-MARKS = dict.fromkeys(SETTINGS, pytest.mark.needs_kafka("killed_member", "raw_batches"))
+NEEDS = ("killed_member", "raw_batches")
+MARKS = {
+    "kafka": pytest.mark.needs_kafka(*NEEDS, "restart"),
+    "kafka_transactions_create_time": pytest.mark.needs_kafka(*NEEDS),
+}
 OTHERS: dict[str, float] = {"kills": 1, "restarts": 1}
 FEWER = ("clock_jumps", "resubscribes", "recreates", "step_downs", "leaps", "cuts", "empties", "rolls")
 """What a scenario has several times in a full run is done once."""

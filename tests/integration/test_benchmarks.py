@@ -44,11 +44,11 @@ BEFORE = {f"python_over_before_{row}" for row in ("verify_batch64", "sign_batch6
 
 @pytest.fixture(scope="module")
 def ran(
-    kafka_broker: Broker, nats_broker: Broker, redis_broker: Broker, tmp_path_factory: pytest.TempPathFactory
+    shared_kafka: Broker, nats_broker: Broker, redis_broker: Broker, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     """Run every part in small; give the reports' directory and what was printed."""
     reports = tmp_path_factory.mktemp("bench")
-    brokers = ["--kafka", kafka_broker.address, "--nats", nats_broker.address, "--redis", redis_broker.address]
+    brokers = ["--kafka", shared_kafka.address, "--nats", nats_broker.address, "--redis", redis_broker.address]
     parts = [argument for part in PARTS for argument in ("--part", part)]
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "watchword_adapters.cli", "bench", *parts, "--small", "-o", str(reports), *brokers],
