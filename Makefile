@@ -51,7 +51,7 @@ test: $(READY) ## every suite, on the best brokers that this machine can run (ON
 ifdef ONLY
 	@$(BIN)/coverage run -m pytest $(ONLY)
 else
-	@# Most tests wait for brokers: so more processes than processors, each with brokers of its own.
+	@# Most tests wait for brokers: so more processes than processors. All use one Kafka; each has its own NATS and Redis.
 	@$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal
 	@$(BIN)/coverage combine --quiet
 	@echo "==> coverage: src/ wants 100 %, adapters/ 95 %"

@@ -13,6 +13,8 @@ from watchword import engine
 from watchword_adapters.kafka import poison
 from watchword_adapters.kafka.poison import without_poison
 
+pytestmark = pytest.mark.usefixtures("not_traced")
+
 FAR: Final = 1 << 40
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,8 @@ from tests.unit.core.world import (
 )
 from watchword import Reason, Rejected, SigningError, VerifiedMessage
 from watchword.spi import Message
+
+pytestmark = pytest.mark.usefixtures("not_traced")
 
 NAMES = st.text(max_size=6) | st.sampled_from(["watchword", "WATCHWORD", "traceparent", "a", "Nats-Msg-Id"])
 HEADERS = st.lists(st.tuples(NAMES, st.none() | st.binary(max_size=8)), max_size=4).map(tuple)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import cbor2
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from watchword import SigningError
 from watchword.checks import HeaderCoverage
 from watchword.encoding import may_be_kept
 from watchword.spi import Message, Signer
+
+pytestmark = pytest.mark.usefixtures("not_traced")
 
 VALUES = st.sampled_from([b"", b"x", b"y", b"x" * 64, b"x" * 65, b"x" * 1100])
 NAMES = st.sampled_from(["a", "b", "traceparent", "watchword", "Watchword", "Nats-Msg-Id"])

@@ -16,6 +16,8 @@ from tests.vectors.faults import GOOD_TREE
 from watchword import Reason, Rejected
 from watchword.envelope import Envelope, parse
 
+pytestmark = pytest.mark.usefixtures("not_traced")
+
 ORDER = [1, 3, 4, 6, 7, "c", "h", "m", "p", "q", "r", "v"]
 
 
@@ -173,7 +175,6 @@ def test_bytes_changed_anywhere_are_read_alike_or_malformed(data: st.DataObject)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("not_traced")
 @pytest.mark.parametrize("base", BASES)
 def test_every_byte_with_every_value(base: bytes) -> None:
     """Promise (A07): each byte, set to each value, taken out or doubled, is malformed or means the same to cbor2."""

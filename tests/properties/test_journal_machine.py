@@ -17,6 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from tests.unit.journal.agents import LOG, NOW, POLICY, Agent, Clock
 from watchword_adapters.stores import journal, journal_file
 
+pytestmark = pytest.mark.usefixtures("not_traced")
+
 LOGS = [LOG, "nats://prod/tasks#1"]
 WHO = [{}, {"principal": "agent://acme/other"}, {"realm": "test"}]
 SKEW = POLICY.max_skew

@@ -13,6 +13,8 @@ from tests.properties.log_reader import ANY, BLIND, Reading
 from tests.properties.log_world import LOG, POLICY, SKEW, Memory, Record
 from watchword.looks import Looks
 
+pytestmark = pytest.mark.usefixtures("not_traced")
+
 
 class Partition(Reading):
     """A Kafka partition that the broker stamps, in a group."""

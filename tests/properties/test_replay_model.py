@@ -13,6 +13,8 @@ from tests.unit.core.world import at_once
 from watchword.guard import DEFAULT_BOUNDS
 from watchword.spi import Admission, Claim, MemoryReplayStore, Position
 
+pytestmark = pytest.mark.usefixtures("not_traced")
+
 HORIZON = 10.0
 PER_PRINCIPAL = 6
 IN_ALL = 10

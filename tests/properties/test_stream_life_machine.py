@@ -23,6 +23,8 @@ from watchword.lives import Lives, stream_reader
 from watchword.spi import Expected, MemoryReplayStore, Verifier
 from watchword.stream_life import Beginning, StreamFacts
 
+pytestmark = pytest.mark.usefixtures("not_traced")
+
 READER: Final = stream_reader(STREAM, CONSUMER)
 BY: Final = (STREAM, CONSUMER)
 COUNTS: Final = st.sampled_from([1, 2, 3, 100])

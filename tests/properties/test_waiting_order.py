@@ -22,6 +22,8 @@ from watchword import Mode, Policy, SigningKey, VerificationKey, Watchword
 from watchword.spi import Channel, Message, Signer
 from watchword_adapters.nats.jetstream_reader import StreamReader
 
+pytestmark = pytest.mark.usefixtures("not_traced")
+
 SENDERS = [f"agent://test/{name}" for name in ("a", "b", "c")]
 SIGNING = {principal: SigningKey.generate() for principal in SENDERS}
 KNOWN = {principal: key.verification_key(principal) for principal, key in SIGNING.items()}

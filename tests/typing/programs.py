@@ -10,6 +10,7 @@ from tests.typing.checkers import mypy_on, pyright_on, write
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("not_traced")  # mypy runs in this process
 class Programs:
     """What is tested of programs with one head; of a wrong one, mypy's message is known."""
 

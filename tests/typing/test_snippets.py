@@ -35,6 +35,7 @@ def test_there_are_snippets() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("not_traced")  # mypy runs in this process
 @pytest.mark.parametrize("checker", [partial(mypy_on, imports_clients=True), pyright_on], ids=["mypy", "pyright"])
 def test_what_a_reader_copies_is_typed(folder: Path, checker: Callable[[Path], Mapping[int, str]]) -> None:
     """No checker has anything to say about it, and nobody needs an ignore."""

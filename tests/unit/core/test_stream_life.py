@@ -97,6 +97,15 @@ def test_what_was_passed_is_what_nobody_waits_for() -> None:
     assert life.was_passed(10)
 
 
+def test_what_was_passed_and_cannot_be_judged_stays_passed() -> None:
+    """Nothing is remembered of it, so it may have been delivered before whenever it comes again."""
+    life = begun()
+    life.judged(5, 13, undetermined=True)
+    assert life.was_passed(5)
+    life.judged(5, 14)
+    assert not life.was_passed(5)
+
+
 def test_what_is_missing_before_a_delivery_shows_by_its_number() -> None:
     """A gap between sequences is one of deliveries only if a number is missing too."""
     life = begun()
