@@ -60,7 +60,7 @@ class Kind:
     """A kind of reader: how it ``reads`` (``core``, or a consumer of a stream), and where its memory is.
 
     ``state`` is for a journal that there is (``empty``), or that `watchword init` has made (``made``); ``known`` says
-    that `watchword store init` has told the store of the reader.
+    that `watchword store init` has registered the reader in the store.
     """
 
     name: str

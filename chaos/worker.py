@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Hands:
-    """The handler; told to hang, it stays forever between what it did and the acknowledgement."""
+    """The handler; after the command ``hang`` it stays forever between what it did and the acknowledgement."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker

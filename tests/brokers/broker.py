@@ -46,7 +46,7 @@ class Host(Protocol):
 
 @dataclass(kw_only=True)
 class Broker:
-    """One broker: its `address` ("host:port", or a URL), and in `version` what it told about itself."""
+    """One broker: its `address` ("host:port", or a URL), and in `version` what it reported about itself."""
 
     bus: Bus
     kind: Kind

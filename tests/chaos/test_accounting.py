@@ -259,7 +259,7 @@ def test_an_aborted_message_has_no_place(tmp_path: Path) -> None:
 
 
 def test_what_retention_took_was_there(tmp_path: Path) -> None:
-    """Where a message stands is what its sender was told, even where the log shows a copy of it first."""
+    """A message's position is the one acknowledged to its sender, even if the log has an earlier copy of it."""
     log: Rows = [("a", "0@1"), ("b", "1@0"), ("a", "0@0")]
     figures = account(on_log(tmp_path, delivered=GOOD, refused=[("a", "0@0", REPLAYED)], **{LOG: log}))
     assert figures.honest_rejected_as_replay == 1

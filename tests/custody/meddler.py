@@ -1,4 +1,4 @@
-"""A proxy between a client and a server of HTTP, which can be told to be down, silent, or to change what is said."""
+"""A proxy between an HTTP client and a server; tests make it hang up, stay silent, or change requests and answers."""
 
 import http.client
 import threading
@@ -66,7 +66,7 @@ class Meddler:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def serve(self, asked: Asked) -> Answer | None:
-        """Answer as it was told to."""
+        """Record a request, and answer it as instructed."""
         self.asked.append(asked)
         return self._meddle(asked, self._forward)
 

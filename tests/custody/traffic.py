@@ -54,7 +54,7 @@ class Read:
 
 
 class Sending:
-    """Sends numbers in groups, one group after the other, until it is told to stop."""
+    """Sends numbers in groups, one group after the other, until ``end`` is called."""
 
     def __init__(self, send: Callable[[bytes], Awaitable[object]]) -> None:
         self._send = send

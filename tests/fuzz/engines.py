@@ -54,7 +54,7 @@ class Recorder:
 
 
 class Keys:
-    """A key source that notes what it is asked, and fails where it is told to."""
+    """A key source that records what it is asked for, and fails as instructed."""
 
     def __init__(
         self, keys: Sequence[VerificationKey], failures: dict[tuple[str, bytes], list[Exception | None]]

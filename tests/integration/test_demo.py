@@ -89,7 +89,7 @@ def test_the_table_shows_both_acts(nats_url: str) -> None:
     ],
 )
 def test_a_wrong_address_is_one_clear_line(options: tuple[str, ...], advice: str) -> None:
-    """A user who names a broker that is not there is told what to write, and sees no library's stack trace."""
+    """A user who names a broker that does not exist gets an error that says what to write, and no stack trace."""
     ran = _demo(*options)
     assert ran.returncode == 2
     assert advice in ran.stderr.splitlines()[-1]
@@ -97,7 +97,7 @@ def test_a_wrong_address_is_one_clear_line(options: tuple[str, ...], advice: str
 
 
 def test_a_broker_that_goes_away_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user who ends the broker in the middle of an act is told so, and sees no library's stack trace."""
+    """If the broker goes away in the middle of an act, the demo raises its own error, which names the broker."""
     with ExitStack() as stack:
         url = stack.enter_context(nats_server())
 

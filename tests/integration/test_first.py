@@ -34,7 +34,7 @@ def test_the_first_example_prints_what_verifies(tmp_path: Path, bus: str) -> Non
 
 @pytest.mark.parametrize("bus", ["nats", "kafka"])
 def test_the_first_example_passes_no_argument_over(tmp_path: Path, bus: str) -> None:
-    """A user who gives it an option of another command is told so, and nothing runs."""
+    """An option of another command is refused in one line, which names the command to use, and nothing runs."""
     command = [sys.executable, "-m", f"watchword_adapters.first.{bus}", "--servers", "localhost"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)  # noqa: S603 - ours
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)

@@ -34,7 +34,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def accepted(capsys: pytest.CaptureFixture[str], settings: Path, reader: str, servers: str) -> dict[str, Any]:
-    """Accept a reader's backlog, and return what was told."""
+    """Accept a reader's backlog, and return what the command printed."""
     capsys.readouterr()
     arguments = ["store", "init", reader, "--accept-backlog", "--servers", servers, "--json", "--config", str(settings)]
     begun = time.time()

@@ -191,7 +191,7 @@ async def test_a_topic_is_read_along(settings: Path, kafka_bootstrap: str, make_
 
 
 def test_a_topic_that_is_not_there(settings: Path, kafka_bootstrap: str, unique: Callable[[str], str]) -> None:
-    """It is told at once, where a consumer would wait for it."""
+    """For a topic that does not exist the command ends at once with an error, where a consumer would wait for it."""
     assert settings.exists()
     with tailing(
         f"kafka://prod/{unique('none')}",
@@ -240,7 +240,7 @@ def test_a_server_that_goes_away_is_told(settings: Path, unique: Callable[[str],
 
 
 def test_a_missing_right_is_told(settings: Path, tmp_path: Path, unique: Callable[[str], str]) -> None:
-    """A user who may not subscribe is told so, where NATS would stay silent; the login is the settings' own."""
+    """A user who may not subscribe gets an error, where NATS would stay silent; the login comes from the settings."""
     subject = unique("tasks")
     path = tmp_path / "server.conf"
     path.write_text('authorization { users: [{ user: u, password: x, permissions: { subscribe: "_INBOX.>" } }] }')

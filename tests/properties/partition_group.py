@@ -196,7 +196,7 @@ class Member:
         """The first record of those that the caller is not done with."""
 
         self.zombie = False
-        """Whether it has lost the partition and was not told."""
+        """Whether it has lost the partition, but does not know it yet."""
 
         self.failures = 0
         """Of the broker's next answers, how many are errors."""

@@ -225,7 +225,7 @@ class Reading(RuleBasedStateMachine):
 
     @rule()
     def carry_out(self) -> None:
-        """Let what is under way be done, and be told later."""
+        """Carry out what is under way; its result is reported later."""
         self.member.carry_out()
 
     @rule()

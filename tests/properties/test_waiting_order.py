@@ -72,7 +72,7 @@ class Answer:
 
 
 class Source:
-    """A source whose look-ups end as they are told to, one after the other and then from the beginning."""
+    """A source whose look-ups end as ``answers`` say, one after the other."""
 
     def __init__(self, answers: Iterator[Answer]) -> None:
         self.answers = answers

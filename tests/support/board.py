@@ -79,7 +79,7 @@ class BoardChannel:
         return False
 
     async def stores(self) -> bool:
-        """Tell what it was told."""
+        """Return True if the board stores messages, as the test set it."""
         self._check()
         return self._board.keeps
 

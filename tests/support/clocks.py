@@ -11,7 +11,7 @@ HOUR, DAY = 3_600, 86_400
 
 
 class Clock:
-    """A clock that stands still until it is told to move."""
+    """A clock that stands still until the test moves it."""
 
     def __init__(self, at: float | None = None) -> None:
         self.at = float(int(time.time())) if at is None else at

@@ -1,4 +1,4 @@
-"""A key server on this machine, by HTTPS under a throwaway authority: it answers as it is told, and notes who asks."""
+"""A key server on this machine, by HTTPS under a throwaway authority: it answers as instructed and notes requests."""
 
 import datetime as dt
 import ipaddress

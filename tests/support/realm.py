@@ -131,7 +131,7 @@ class Realm(World):
     async def stop(self, who: str, reason: str, *, key: str | None = None, within: float = 1.0) -> None:
         """Wait until all readers refuse a principal's messages, and see that none came later than ``within`` seconds.
 
-        How long the machine let a reader stand still is told by the controller's messages, and is not counted.
+        How long the machine let a reader stand still shows in the controller's messages, and is not counted.
         """
         since = time.time()
         before = [(await reader.counts()).get(reason, 0) for reader in self.reading]

@@ -29,6 +29,6 @@ def test_options_are_the_clients_own(name: str) -> None:
 
 
 def test_defaults_fit_their_types() -> None:
-    """What a client takes by itself is of the type that checkers are told: an example of each kind of default."""
+    """An option's default in aiokafka is of the type that checkers expect, in one example of each type."""
     for name, kind in (("request_timeout_ms", int), ("security_protocol", str), ("enable_idempotence", bool)):
         assert isinstance(inspect.signature(AIOKafkaProducer.__init__).parameters[name].default, kind)

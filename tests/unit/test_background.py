@@ -15,7 +15,7 @@ def test_each_work_puts_in_order_what_it_has_open() -> None:
             begun.set()
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0.05)  # a server is told
+            await asyncio.sleep(0.05)  # as if a server had to be notified
             closed.set()
 
     async def brief() -> None:

@@ -93,7 +93,7 @@ def test_every_library_that_an_extra_brings_has_its_hint() -> None:
 
 
 def test_an_error_that_no_extra_mends_stays_what_it_is() -> None:
-    """A module of someone else's, or a name that a module has not, is told as it came."""
+    """An import error about another module, or about a name that a module lacks, is returned unchanged."""
     for error in (ModuleNotFoundError("No module named 'numpy'", name="numpy"), ImportError("cannot import name 'x'")):
         assert told(error, "faststream") is error
 

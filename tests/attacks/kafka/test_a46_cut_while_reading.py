@@ -20,7 +20,7 @@ kinds = pytest.mark.parametrize("kind", ["LogAppendTime", "CreateTime"])
 SENT = [b"%d" % number for number in range(40)]
 BY_HAND: dict[str, Any] = {"enable_auto_commit": False}
 SECOND = 2.1
-"""Time of issue is told in whole seconds: what is issued so much later is newer by at least one."""
+"""Times of issue are whole seconds: a message that is issued this much later is newer by at least one second."""
 
 
 async def delivered_and_committed(world: World, topic: str, group: str) -> TopicPartition:

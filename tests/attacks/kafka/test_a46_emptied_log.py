@@ -11,7 +11,7 @@ from tests.support.readers import END, judged, until
 
 kinds = pytest.mark.parametrize("kind", ["LogAppendTime", "CreateTime"])
 SECOND = 2.1
-"""Time of issue is told in whole seconds: what is issued so much later is newer by at least one."""
+"""Times of issue are whole seconds: a message that is issued this much later is newer by at least one second."""
 
 
 @kinds

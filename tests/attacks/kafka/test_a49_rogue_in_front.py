@@ -59,7 +59,7 @@ async def test_a49_a_rogue_in_front_of_a_backlog(world: World, beginning: str) -
 
 
 async def test_a49_a_seek_below_the_checkpoint(world: World) -> None:
-    """The same holds after a restart that goes back further than what its predecessor has told."""
+    """The same holds after a restart that seeks back further than the checkpoint of the previous process."""
     topic, group = await world.make_topic(timestamp_type="CreateTime"), world.unique("group")
     tp = TopicPartition(topic, 0)
     await said_an_hour_ago(world, topic, b"before")

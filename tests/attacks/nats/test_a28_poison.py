@@ -1,4 +1,4 @@
-"""A28, A30 and A31 on a real nats-server: what would kill or fool the client, and what must not be told."""
+"""A28, A30 and A31 on a real nats-server: what would kill or fool the client, and what must not be disclosed."""
 
 import asyncio
 import inspect

@@ -217,7 +217,7 @@ async def test_n1_a_process_that_takes_over_knows_what_the_old_one_was_given(
 
 
 async def test_a46_without_a_journal_the_floor_is_announced(world: World, unique: Unique) -> None:
-    """What is lost at a first start is told with its end, once for many subscriptions; ``ready`` waits for it."""
+    """At a first start, one or two warnings for 200 subscriptions say until when messages are lost; ``ready`` waits."""
     subject, warned = unique("a46"), []
     guard = world.agent(CLOUD, shared=False, max_skew=2.0)
     guard.audit.warn = lambda event, **fields: warned.append((event, fields))  # type: ignore[method-assign]  # to listen

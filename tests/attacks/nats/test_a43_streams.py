@@ -589,7 +589,7 @@ async def test_a43_a_filter_that_is_widened(world: World, make_stream: MakeStrea
 async def test_a43_what_is_first_after_a_filter_was_widened_is_no_redelivery(
     world: World, make_stream: MakeStream
 ) -> None:
-    """The stream is read again up to the message that shows it, and that is told as what it is; once, not each time."""
+    """The stream is read again, no message is marked as redelivered, and the widened filter is noted only once."""
     set_up = await stage(world, make_stream)
     guard, js = await set_up.reader()
     noted: list[str] = []

@@ -1,6 +1,6 @@
 """A15, A20, A35 and A39 against the shared stores: a store that forgets, lies or stalls delivers no replay.
 
-One lie cannot be told: a store that says FIRST twice. The store's operator is trusted not to (SECURITY.md).
+One lie cannot be detected: a store that says FIRST twice. The store's operator is trusted not to (SECURITY.md).
 """
 
 import asyncio

@@ -159,7 +159,7 @@ class _BadKey:
         self.key_type = real.key_type
 
     def sign(self, data: bytes, mechanism: object) -> bytes:
-        """Answer as it is told to."""
+        """Sign, or misbehave in the way that the test asked for."""
         signature: bytes = self._real.sign(data, mechanism=mechanism)
         if self._trouble is Trouble.DOWN:
             raise pkcs11_errors.DeviceRemoved

@@ -34,7 +34,7 @@ def test_each_back_end_is_measured(kafka_bootstrap: str, nats_url: str) -> None:
 
 
 def _measured(kafka: str, nats: str) -> dict[str, Any]:
-    """Measure in a process of its own: SoftHSM's library is told once in a process where its tokens are."""
+    """Measure in a separate process, as SoftHSM's library reads only once per process where its tokens are."""
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.sources.backends", "--small"],
         cwd=ROOT, env=os.environ | {"WATCHWORD_BENCH_KAFKA": kafka, "WATCHWORD_BENCH_NATS": nats}, capture_output=True,

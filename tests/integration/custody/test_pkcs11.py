@@ -346,7 +346,7 @@ async def test_a_pin_that_is_changed_is_tried_at_once(
 
 
 async def test_a_key_that_is_gone_is_an_outage(options: dict[str, Any], context: Context) -> None:
-    """The user who destroyed it is told so by each message that is not sent."""
+    """Signing with a key that was destroyed raises Unavailable, which says that the token has no such key."""
     key = pkcs11.generate(options, context, Algorithm.ED25519)
     custodian: Any = key._custodian
     session = custodian.module.writable("agents", custodian._pin)

@@ -127,7 +127,7 @@ async def test_a_sealed_server_is_an_outage(tmp_path: Path, context: Context, mo
 
 
 async def test_an_alias_that_is_moved_changes_nothing_under_way(kms: Kms, context: Context) -> None:
-    """What it names now signs after the next start, if readers know it; an alias that there is not is told."""
+    """An agent signs with the key that the alias named at its start; an alias that does not exist raises an error."""
     first, second = kms.make_key(), kms.make_key()
     alias = f"alias/{os.urandom(4).hex()}"
     options: dict[str, Any] = {"key": alias, "region": REGION, "endpoint": kms.address, "timeout": "30s"}

@@ -5,7 +5,7 @@ from watchword.spi import Signer
 
 
 class Backend:
-    """Fails as often as it is told to."""
+    """Fails as often as ``failures`` says, then signs."""
 
     def __init__(self, key: SigningKey) -> None:
         self._key = key

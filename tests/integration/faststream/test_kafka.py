@@ -72,7 +72,7 @@ async def test_a_handler_gets_neither_unsigned_nor_forged_nor_replayed_messages(
 
 
 async def test_batches_are_signed_and_verified_one_by_one(kafka: World) -> None:
-    """publish_batch signs each message, in whatever partition; a batch's handler is told who sent each."""
+    """publish_batch signs each message, whatever its partition; the handler of a batch gets the sender of each."""
     topic = await kafka.make_topic(partitions=2)
     planner = service(kafka, kafka.speaker(), consumer_only=False)
     ours = service(kafka, kafka.reader())

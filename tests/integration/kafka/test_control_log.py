@@ -345,7 +345,7 @@ async def test_what_was_deleted_before_is_passed_over(world: World, log: KafkaCo
 
 @pytest.mark.parametrize("more", [1, 3], ids=["shorter", "longer"])
 async def test_a_log_that_is_made_again_has_another_identity(world: World, log: KafkaControlLog, more: int) -> None:
-    """Promise (A52): who reads is told, and continues in no other log at the old position."""
+    """Promise (A52): a reader gets an error, and does not continue in the recreated log at the old position."""
     await log.publish(b"1", KIND)
     await log.publish(b"2", KIND)
     before = await log.end()
@@ -456,7 +456,7 @@ async def _restarted(broker: Broker, log: KafkaControlLog) -> None:
 async def test_a_speaker_that_cannot_connect_leaves_nothing_open(
     world: World, log: KafkaControlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client's error is told, and the next statement tries again."""
+    """If the client cannot connect, its own error is raised, and the next statement tries again."""
     with monkeypatch.context() as patch:
         patch.setattr(SigningProducer, "start", _refuse)
         with pytest.raises(KafkaConnectionError):

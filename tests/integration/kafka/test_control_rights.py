@@ -1,4 +1,4 @@
-"""The rights on the control topic: each kind of user works with those of the page, and is told what it lacks."""
+"""The rights on the control topic: those on the page suffice for each kind of user, and errors name a missing one."""
 
 import asyncio
 import re

@@ -391,7 +391,7 @@ async def test_records_are_drop_ins_for_aiokafka(world: World) -> None:
 @pytest.mark.parametrize("way", ["getone", "getmany", "async for"])
 @pytest.mark.parametrize("group", ["group", None])
 async def test_stop_ends_who_waits(world: World, way: str, group: str | None) -> None:
-    """A task that waits for records when another task stops the consumer is told so as by aiokafka, and never hangs."""
+    """If a task stops the consumer while another waits for records, that one ends as with aiokafka, and never hangs."""
     topic = await world.make_topic()
 
     async def wait_for(consumer: AIOKafkaConsumer) -> object:

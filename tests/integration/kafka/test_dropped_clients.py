@@ -20,7 +20,7 @@ def drop(held: list[Any]) -> None:
 @kinds
 @pytest.mark.parametrize("started", [False, True])
 async def test_a_dropped_consumer_warns(world: World, kind: str, *, started: bool) -> None:
-    """Who forgets to stop a consumer is told so as soon as nobody holds it any more."""
+    """A consumer that is dropped without stop() causes a ResourceWarning as soon as nothing refers to it any more."""
     topic = await world.make_topic()
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     consumer = consumer_of(world, kind, topic, group_id=world.unique("group"))

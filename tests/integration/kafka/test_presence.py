@@ -78,7 +78,7 @@ async def test_what_is_made_takes_no_megabytes(world: World, unique: Callable[[s
 
 
 async def test_a_topic_that_is_missing_is_told(world: World, unique: Callable[[str], str]) -> None:
-    """Who asks is told which topic there is none of."""
+    """Reading a topic that does not exist raises an error that says so."""
     async with KafkaPresence(unique("none"), watchword=world.speaker(), bootstrap_servers=world.bootstrap) as channel:
         with pytest.raises(ConfigurationError, match="does not exist on the broker"):
             await messages(channel, 0.0)

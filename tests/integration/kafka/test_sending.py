@@ -111,7 +111,7 @@ async def test_records_carry_the_time_of_issue(world: World) -> None:
             await asyncio.sleep(0.002)  # the next one is of another millisecond
     async with world.consumer(world.reader(), topic) as consumer:
         records = await read(consumer, 3)
-        # Neighbours of one second are told apart: a look-up of a time finds that record, not the second's first.
+        # Records of the same second are distinguished: a look-up of a time finds that record, not the second's first.
         found = [
             place and place.offset
             for stamp in sent

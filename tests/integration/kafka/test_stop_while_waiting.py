@@ -66,7 +66,7 @@ async def opened(world: World, kind: str, *topics: str, **options: Any) -> Async
 @calls
 @pytest.mark.parametrize(("kind", "grouped"), [("aiokafka", True), ("watchword", True), ("watchword", False)])
 async def test_on_an_idle_topic(world: World, call: str, kind: str, *, grouped: bool) -> None:
-    """Whether the topic is empty or read to its end, who waits for more is told at once."""
+    """On an empty topic, and on one read to its end, a task that waits for more ends soon after the consumer stops."""
     topic = await world.make_topic()
     async with opened(world, kind, topic, group_id=world.unique("group") if grouped else None) as consumer:
         assert await ended_by_stop(consumer, call) == CALLS[call]

@@ -293,7 +293,7 @@ async def test_nothing_can_be_deleted_from_what_is_made(world: World, log: NatsC
 
 
 async def test_a_log_that_is_made_again_has_another_identity(world: World, log: NatsControlLog) -> None:
-    """Promise (A52): who reads is told, and continues in no other log at the old position."""
+    """Promise (A52): a reader gets an error, and does not continue in the recreated log at the old position."""
     await log.publish(b"1", KIND)
     before = await log.end()
     admin, name = await stream_of(world, log)

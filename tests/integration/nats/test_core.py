@@ -111,7 +111,7 @@ async def test_callers_side_by_side_share_a_limit(world: World, unique: Unique) 
 async def test_a45_forged_messages_use_up_no_limit(
     world: World, unique: Unique, make_stream: MakeStream, way: str
 ) -> None:
-    """A45: ``unsubscribe(limit)`` is for messages that were delivered; the server is told when these have come."""
+    """A45: only delivered messages count for ``unsubscribe(limit)``; once they have come, the server sends no more."""
     subject, attacker = unique("core"), await world.plain()
     cloud, planner = await world.client(world.agent(CLOUD)), await world.client(world.agent(PLANNER))
     got: list[bytes] = []
@@ -459,7 +459,7 @@ async def test_request_without_a_connection_ends(
 
 
 async def test_consumer_without_a_key_cannot_publish(world: World, unique: Unique) -> None:
-    """A process that only verifies is told so when it publishes, and its JetStream control traffic still works."""
+    """A process that only verifies gets an error if it publishes, and its JetStream control traffic still works."""
     cloud = await world.client(world.agent(CLOUD, speaks=False))
     with pytest.raises(ConfigurationError, match="only verifies"):
         await cloud.publish(unique("core"), b"x")

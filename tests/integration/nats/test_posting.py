@@ -348,7 +348,7 @@ async def test_slow_back_end_signs_what_gathers_meanwhile_together(world: World,
 
 
 async def test_slow_back_end_that_fails_sends_nothing(world: World, unique: Unique) -> None:
-    """Without a signature nothing is sent, and each caller is told; so is one whose client was closed meanwhile."""
+    """If signing fails, nothing is sent and each caller gets an error, also if its client was closed meanwhile."""
     subject = unique("post")
     tap, (planner, remote) = await tapped(world, subject), await remote_planner(world)
     remote.let.set()

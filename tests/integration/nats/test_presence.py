@@ -79,7 +79,7 @@ def made_up(number: int, **members: Any) -> Announcement:
 
 
 async def test_agents_are_shown_with_what_they_report(world: World, stored: Fleet, capsys: Capture) -> None:
-    """Each has its instance, key and version; a handler's report of a message is told with its reporter."""
+    """Each agent is listed with its instance, key and bus; a handler's report of a message, with its reporter."""
     cloud, reader = await running(world, stored, CLOUD)
     _, planner = await running(world, stored, PLANNER)
     got: list[VerifiedMsg] = []
@@ -245,7 +245,7 @@ authorization { users: [
 
 
 async def test_rights_that_are_missing_are_told(tmp_path: Path) -> None:
-    """Who may not publish or read there is told so; who may not ask for streams listens."""
+    """A user who may not publish or read there gets an error that says so; one without rights to streams can listen."""
     path = tmp_path / "server.conf"
     path.write_text(LIMITED)
     broker = wheel(tmp_path, "-c", str(path))

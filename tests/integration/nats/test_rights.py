@@ -89,7 +89,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 @dataclass
 class Case:
-    """A world on that server, and one user of it; ``told`` is what the server refused it."""
+    """A world on that server, and one user of it; ``told`` lists the errors that the server sent to that user."""
 
     world: World
     planner: WatchwordClient
@@ -151,7 +151,7 @@ class Case:
         await until(lambda: value in self.got or self.told)
 
     def lacks(self, right: str) -> bool:
-        """Return True if the user was told that it lacks a right."""
+        """Return True if the server has refused the user that right."""
         subject = re.escape(right.partition(" ")[0].lower()).replace(r"\*", "[^. ]+").replace(">", '[^ "]+')
         named = re.compile(f'(?:publish|subscribe|subscription) to "?{subject}(?!\\.)')
         return any(named.search(one.lower()) for one in self.told)

@@ -101,14 +101,14 @@ async def test_publish_async_signs_and_confirms(world: World, make_stream: MakeS
 
 
 async def test_publish_async_waits_for_a_slot_no_longer_than_asked(world: World) -> None:
-    """With every slot taken, the caller is told after ``wait_stall`` seconds."""
+    """If no slot is free, the call raises an error after ``wait_stall`` seconds."""
     js = (await world.client(world.agent(PLANNER))).jetstream(publish_async_max_pending=0)
     with pytest.raises(TooManyStalledMsgsError):
         await js.publish_async("anything", b"x", wait_stall=0.05)
 
 
 async def test_publish_errors_are_the_clients_own(world: World, make_stream: MakeStream, unique: Unique) -> None:
-    """No stream, and a refusal by the stream, are told as nats-py tells them."""
+    """A missing stream, and a refusal by the stream, raise nats-py's own errors; a bad header raises SigningError."""
     stream, js = await make_stream(), await streams(world, PLANNER)
     with pytest.raises(NoStreamResponseError):
         await js.publish(unique("nowhere"), b"x", timeout=10)

@@ -21,7 +21,7 @@ READS: dict[str, Callable[[WatchwordClient, str], Awaitable[Any]]] = {
 
 
 def keyless(world: World, mode: Mode = Mode.ENFORCE) -> Watchword:
-    """Return an agent that signs, and was told no key source."""
+    """Return an agent that signs, and has no key source."""
     store = SharedMemoryStore(open_to_all=True)
     return Watchword(realm=REALM, principal=CLOUD, key=world.signing[CLOUD], policy=Policy(mode=mode), replay=store)
 

@@ -172,7 +172,7 @@ def test_it_serves_one_event_loop_after_another() -> None:
 
 
 def test_two_event_loops_at_once_are_refused(tmp_path: Path) -> None:
-    """Promise: a second thread is told at once, and takes nothing from the claims of the first; then it may follow."""
+    """Promise: a second thread gets an error at once and disturbs no claim of the first; then it may use the store."""
     store = Held()
     asked, told = threading.Event(), threading.Event()
 
@@ -334,7 +334,7 @@ def test_an_url_is_shown_without_its_password(url: str, told: str) -> None:
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": 61}, {"timeout": float("nan")}, {"per_principal": 0}])
 def test_a_limit_that_is_none_is_refused(options: dict[str, Any]) -> None:
-    """Promise: limits have ceilings, and a mistake is told when the store is made."""
+    """Promise: limits have bounds, and a value beyond them raises an error when the store is created."""
     with pytest.raises(ConfigurationError, match="write "):
         Held(**options)
 

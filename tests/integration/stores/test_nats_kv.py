@@ -274,7 +274,7 @@ async def test_a_login_that_is_refused_is_a_mistake(tmp_path: Path, opened: Open
 async def test_credentials_that_cannot_be_used_are_a_mistake(
     opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise: a missing file, or a missing package to read it with, is told by its name."""
+    """Promise: the error names the credentials file that is missing, or the missing package that reads it."""
     path = tmp_path / "ids.creds"
     with pytest.raises(
         ConfigurationError, match=rf"^credentials {path}: no such file; write the path of a \.creds file$"
@@ -573,7 +573,7 @@ async def test_a_reader_that_cannot_be_read_is_not_known(
     ],
 )
 def test_a_bucket_that_forgets_is_refused(setting: dict[str, Any], complaint: str) -> None:
-    """Promise: what the bucket's settings would lose is told at the start, with what to set."""
+    """Promise: each setting of a bucket that does not suit a replay store raises an error that says why."""
     good = {
         "storage": "file", "retention": "limits", "max_msgs": -1, "max_bytes": -1,
         "discard": "new", "max_age": 0, "allow_direct": True, "subjects": ["$KV.ids.>"],
@@ -594,7 +594,7 @@ async def test_a_bucket_of_another_make_is_refused(nats_broker: Broker, bucket: 
 
 
 async def test_a_bucket_that_cannot_be_made_is_told(opened: Opened) -> None:
-    """Promise: three replicas on a lone server are a mistake that is told."""
+    """Promise: to ask a lone server for three replicas raises an error that says that the bucket cannot be created."""
     with pytest.raises(ConfigurationError, match="cannot be created"):
         await opened(replicas=3).start()
 

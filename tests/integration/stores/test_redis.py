@@ -236,7 +236,7 @@ async def test_a_cluster_is_refused(served: Served, opened: Opened) -> None:
 
 @pytest.mark.parametrize("right", ["info", "evalsha", "hsetnx"])
 async def test_missing_rights_are_told(served: Served, opened: Opened, right: str) -> None:
-    """Promise: a user that may too little is told what it needs, or gives no answer; and never an admission."""
+    """Promise: if the store's user lacks a right, claims raise an error about it, and nothing is admitted."""
     broker = served()
     async with Redis.from_url(broker.address) as client:
         await client.execute_command("ACL", "SETUSER", "default", f"-{right}")
@@ -534,7 +534,7 @@ async def test_a_server_that_is_not_there_is_knocked_at_once(opened: Opened) -> 
 
 
 def test_a_wrong_url_is_told() -> None:
-    """Promise: a mistake in the URL is told when the settings are read."""
+    """Promise: a mistake in the URL raises an error when the store is created, with what to write."""
     with pytest.raises(ConfigurationError, match="write redis://host:6379/0"):
         RedisReplayStore("http://host", policy=POLICY, clock=time.time)
 

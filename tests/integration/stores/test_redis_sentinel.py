@@ -96,7 +96,7 @@ async def test_a35_a_failover_is_a_loss_and_no_replay(watched: Watched) -> None:
 
 
 async def test_one_that_becomes_a_replica_is_refused(tmp_path: Path) -> None:
-    """A store that names the server itself stays with it, and is told to name another once it follows one."""
+    """A store that names the server itself stays with it; once that is a replica, an error says to use its master."""
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     one, other = redis.wheel(tmp_path / "one"), redis.wheel(tmp_path / "other")
@@ -127,7 +127,7 @@ async def refused(store: RedisReplayStore) -> None:
 
 
 def test_addresses_of_sentinels_are_checked() -> None:
-    """A mistake is told when the settings are read, and says what to write."""
+    """A wrong address raises an error when the store is created, with what to write."""
     for wrong in ("host", ":26379", "host:port"):
         with pytest.raises(ConfigurationError, match="write host:26379"):
             RedisReplayStore("redis://ids", sentinels=[wrong], policy=POLICY, clock=time.time)

@@ -373,7 +373,7 @@ async def test_a_path_that_is_a_directory_is_told(tmp_path: Path, clock: Clock) 
 
 @pytest.mark.parametrize("put_back", [False, True])
 async def test_files_that_go_under_an_open_one_are_told(opened: Opened, path: Path, *, put_back: bool) -> None:
-    """Promise: a lost log, or an older file without its log, beside a store that is open: path and remedy are told."""
+    """Promise: if an open store loses its log, also with an older file put back, an error names file and remedy."""
     store = opened()
     assert await store.claim(make_claim(1, at=LATER)) is FIRST
     copy = shutil.copy(path, path.with_name("copy"))
@@ -504,7 +504,7 @@ async def test_readers_that_begin_together_share_a_sync(opened: Opened, statemen
 
 
 async def test_who_asks_together_is_told_together(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails is told to each who asked, but for those who waited too long; and the next may ask again."""
+    """A failure is raised to each caller that still waits, and the next call tries again."""
     store = opened()
     await store.start()
     with monkeypatch.context() as patch:

@@ -169,7 +169,7 @@ def test_another_tree_is_measured_instead_of_this_one(tmp_path: Path) -> None:
 def test_a_revision_is_unpacked_and_a_directory_is_taken_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user who names a tree to compare with may name a checkout; what is not there is told, and not guessed."""
+    """A user may name a checkout to compare with; a tree that does not exist, or a missing git, raises an error."""
     monkeypatch.setenv(before.VARIABLE, str(Path(before.__file__).parents[1]))
     with before.tree() as tree:
         assert tree == Path(before.__file__).parents[1]

@@ -11,7 +11,7 @@ from watchword import Unavailable, VerificationKey
 
 
 class Answers:
-    """A source that answers as it is told: before and after its time is over."""
+    """A source with one answer before its time is over, and another one after."""
 
     def __init__(self, known: VerificationKey, *answers: str) -> None:
         self.known = known

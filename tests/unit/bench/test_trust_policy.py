@@ -26,7 +26,7 @@ def test_a_rate_is_kept_to_a_few_parts_in_a_hundred() -> None:
 
 @pytest.mark.parametrize("count", trust_policy.RULES)
 def test_the_last_of_many_rules_is_the_one_that_holds(count: int) -> None:
-    """The agent that is measured speaks by a rule with a rate, behind as many others as are told."""
+    """The agent that is measured matches the last of ``count`` rules, and no other."""
     rules = trust_policy._rules(count)
     policy = Policy(allow=rules)
     assert len(rules) == count

@@ -28,7 +28,7 @@ def _instead(monkeypatch: pytest.MonkeyPatch, directory: Path, name: str, progra
 
 @pytest.mark.parametrize("name", STARTS)
 def test_a_broker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    """A user who lacks a wheel is told which extra brings it, and how to do without."""
+    """A user who lacks a wheel gets an error that says which extra brings it, and how to do without."""
     monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setenv("PATH", str(tmp_path))

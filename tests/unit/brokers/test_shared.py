@@ -35,7 +35,7 @@ def none_started() -> Started:
 
 
 def test_a_broker_is_started_once_and_stopped_by_whom_started_it(tmp_path: Path) -> None:
-    """Those who come later are given the same broker, and told that they may not disturb it."""
+    """Later callers get the same broker, marked as one that they may neither pause nor restart."""
     hosts = Hosts()
     with shared(tmp_path, hosts.start) as (first, passed_over):
         with shared(tmp_path, none_started) as (second, passed_over_too):

@@ -49,5 +49,5 @@ def test_a_checkout_is_found_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> N
 def test_wrong_arguments_are_one_clear_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...], advice: str
 ) -> None:
-    """A user who names a part or a broker that is not there is told what to write."""
+    """A user who names a part or a broker that does not exist gets an error that says what to write."""
     assert advice in _fails(capsys, *arguments, "--small", "-o", str(tmp_path))

@@ -144,7 +144,7 @@ def test_a_signature_that_names_no_set_is_told_as_such(run: Run, key: SigningKey
 
 
 def test_a_card_that_somebody_else_signed_gives_no_key(run: Run, key: SigningKey, directory: Path) -> None:
-    """A forged card under the right id is told, and nothing is written."""
+    """A forged card under the right id is refused with the reason, and nothing is written."""
     (directory / "card.json").write_bytes(card_of(SigningKey.generate()))
     (directory / "known.jwks").write_bytes(set_of(key))
     assert run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks", "-o", "out").code == 1
@@ -174,7 +174,7 @@ def test_a_card_that_somebody_else_signed_gives_no_key(run: Run, key: SigningKey
 def test_a_mistake_is_one_line(
     run: Run, key: SigningKey, directory: Path, arguments: tuple[str, ...], why: str
 ) -> None:
-    """What is typed wrongly, is not there, or is no set is told in the words of the other commands."""
+    """A wrong argument, a missing file, and a file that is no key set are each reported in one line."""
     (directory / "card.json").write_bytes(card_of(key))
     (directory / "known.jwks").write_bytes(set_of(key))
     ended = run("key", "import-card", "-p", PLANNER, *arguments)

@@ -16,7 +16,7 @@ SETTINGS = Settings.model_validate(
 
 
 def test_the_settings_say_how_to_connect(tmp_path: Path) -> None:
-    """Without --servers a command connects as the settings say; a NATS server that is not there is told soon."""
+    """Without --servers a command connects as the settings say; its NATS client does not try to reconnect."""
     nats = connection("nats", SETTINGS, tmp_path, None)
     assert (nats["servers"], nats["token"], nats["allow_reconnect"]) == (["nats://n:1"], "hunter2", False)
     kafka = connection("kafka", SETTINGS, tmp_path, None)
@@ -33,6 +33,6 @@ def test_a_login_goes_to_no_other_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("servers", ["", "a b", "nats://u:p@h", "a,,b"])
 def test_addresses_that_are_none(tmp_path: Path, servers: str) -> None:
-    """What is no address is told as a mistake of the argument."""
+    """A wrong address is reported as a mistake in --servers."""
     with pytest.raises(ConfigurationError, match=r"^--servers: write "):
         connection("nats", SETTINGS, tmp_path, servers)

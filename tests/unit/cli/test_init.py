@@ -106,7 +106,7 @@ def test_a_key_that_another_principal_has(run: Run, directory: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line(run: Run, directory: Path, arguments: tuple[str, ...], told: str) -> None:
-    """What cannot be done is told in a line, and nothing is made."""
+    """Input that cannot be used is reported in one line, and nothing is created."""
     ended = run("init", *arguments)
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert told in ended.err
@@ -233,7 +233,7 @@ def test_a_broker_of_ones_own(run: Run, bus: str, given: str, servers: list[str]
     ],
 )
 def test_an_example_that_cannot_be_made(run: Run, directory: Path, arguments: tuple[str, ...], told: str) -> None:
-    """What does not fit is told before anything is made."""
+    """A --servers without its bus, or with a login in it, is reported before anything is created."""
     ended = run("init", "-r", "prod", "-p", PLANNER, *arguments)
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert told in ended.err

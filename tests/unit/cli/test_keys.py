@@ -193,7 +193,7 @@ def test_two_teams_have_a_planner_each(run: Run, directory: Path) -> None:
 
 
 def test_a_principal_with_a_slip_in_it_gets_no_key(run: Run, directory: Path) -> None:
-    """A name that settings would refuse is told before there are keys of it."""
+    """A name that settings would refuse is reported before a key is created for it."""
     ended = run("keygen", "-p", "agent:/acme/planner")
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert "principal: 'agent:/acme/planner' is not a URI" in ended.err

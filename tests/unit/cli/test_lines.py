@@ -148,7 +148,7 @@ def test_what_cannot_be_judged_is_neither_verified_nor_rejected(
 def test_a_signer_that_is_down_is_an_exit_code_of_its_own(
     run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Signing that may succeed later is told apart from what never will."""
+    """Signing that may succeed later is distinguished from signing that never will by its exit code."""
 
     async def down(_self: object, _data: bytes) -> bytes:
         raise ConnectionError
@@ -196,7 +196,7 @@ def test_a_recipient_an_expiry_and_a_request_are_signed(run: Run, config: Path) 
     ],
 )
 def test_a_line_that_cannot_be_signed_is_named(run: Run, config: Path, line: str, complaint: str) -> None:
-    """The number of the line and the fault are told, what was signed before stays, and nothing after is signed."""
+    """The error names the line and the mistake; lines signed before it are printed, and no line after it is signed."""
     ended = run("sign", "--config", str(config), stdin=text(NATS) + "\n" + line + "\n" + text(NATS))
     assert ended.code == 2
     assert len(ended.lines) == 1
@@ -206,7 +206,7 @@ def test_a_line_that_cannot_be_signed_is_named(run: Run, config: Path, line: str
 
 
 def test_a_line_that_is_no_message_stops_verifying(run: Run, config: Path) -> None:
-    """Input that the caller wrote wrongly is no verdict on a message: it is told with its line, and the run ends."""
+    """A line that is malformed gets no verdict: an error names the line, and the run ends."""
     ended = run("verify", "--config", str(config), stdin=text(NATS, {**NATS, "recipient": "a"}, NATS))
     assert (ended.code, len(ended.lines)) == (2, 1)
     assert ended.err.startswith("watchword: line 2: unknown field 'recipient'")
@@ -233,7 +233,7 @@ def test_no_input_is_no_error(run: Run, config: Path, command: str) -> None:
 
 @pytest.mark.parametrize("command", ["sign", "verify"])
 def test_wrong_settings_are_one_line_and_exit_code_2(run: Run, config: Path, command: str) -> None:
-    """A mistake in the settings is told before any input is read."""
+    """A mistake in the settings is reported before any input is read."""
     config.write_text(config.read_text().replace("realm", "relm"))
     ended = run(command, "--config", str(config), stdin=text(NATS))
     assert (ended.code, ended.out) == (2, "")

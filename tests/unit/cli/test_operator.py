@@ -214,7 +214,7 @@ def interrupt_when(condition: Callable[[], object]) -> Any:
 
 
 def test_heads_are_said_until_somebody_ends_it(run: Run, entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broker that goes away is told once, and tried again."""
+    """A broker that goes away is reported once, and tried again."""
     pauses = [0]
 
     def over() -> bool:
@@ -323,7 +323,7 @@ def test_what_the_adopter_may_not_say_is_told_before_anything_is_said(run: Run, 
 
 @pytest.mark.usefixtures("entries")
 def test_keys_are_given_and_listed(run: Run, directory: Path) -> None:
-    """Whatever source they come from; near ends are told by the exit code."""
+    """The list has keys from every source, and the exit code shows whether one of them ends soon."""
     key = SigningKey.generate()
     soon = {**parse(key, "agent://acme/new"), "exp": int(time.time()) + 3600}
     (directory / "new.jwk").write_text(json.dumps(soon))

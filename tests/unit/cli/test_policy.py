@@ -189,7 +189,7 @@ def test_a_slip_of_the_pen_is_no_verdict(run: Run, principal: str, channel: str,
 
 
 def test_wrong_settings_are_named(run: Run, rules: Path) -> None:
-    """A rule with a mistake is told with the file that it stands in."""
+    """A mistake in a rule is reported with the name of the file that has it."""
     rules.write_text(RULES.replace("nats://prod/>", "nats://prd/>").split("[ [")[0])
     ended = run("policy", "check", "agent://acme/x", "kafka://prod/tasks")
     assert ended.code == 2

@@ -92,7 +92,7 @@ def test_one_bus_needs_no_word(run: Run, config: Path, asked: list[dict[str, Any
 
 
 def test_a_reader_that_has_gone_is_no_fault_of_the_broker(on_kafka: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in 'watchword quarantine redrive --all | head -1': quiet; a full disk is told."""
+    """As in 'watchword quarantine redrive --all | head -1': a closed pipe ends it quietly; a full disk is reported."""
     for error, code, told in (
         (BrokenPipeError(), 141, ""),
         (OSError(28, "No space left on device"), 2, "watchword: standard input or output: No space left on device\n"),

@@ -386,7 +386,7 @@ def test_memory_keys_of_a_plug_in_are_not_asked_for_owners() -> None:
     ],
 )
 def test_a_principal_without_a_key_is_warned_of(write: Write, table: str, written: str) -> None:
-    """A name that nobody has contains and allows nobody: it is told, with the one that may be meant."""
+    """A name without a key contains and allows nobody: a warning lists it, with the name that may have been meant."""
     warnings: list[tuple[str, dict[str, object]]] = []
     load(write(BASE + written), warn=lambda event, **fields: warnings.append((event, fields)))
     ((event, fields),) = warnings
@@ -396,7 +396,7 @@ def test_a_principal_without_a_key_is_warned_of(write: Write, table: str, writte
 
 
 def test_a_pattern_that_matches_no_key_is_warned_of(write: Write) -> None:
-    """A pattern is told, as a name is, if nobody that it matches has a key; else it is not."""
+    """As for a name, a warning lists a pattern if it matches no principal with a key; otherwise it does not."""
     warnings: list[tuple[str, dict[str, object]]] = []
     policy = '[policy]\ncontained = ["agent://acme/*", "**", "agent://acme/planner/*/**", "agent://amce/*"]\n'
     load(write(BASE + policy), warn=lambda event, **fields: warnings.append((event, fields)))

@@ -512,7 +512,7 @@ async def test_a_key_file_that_stays_is_not_opened_again(
 
 
 def test_anothers_key_that_is_held_elsewhere_is_found_at_the_start(path: Path, elsewhere: Elsewhere) -> None:
-    """A key set that gives this agent's key to someone else is told before a message is lost, wherever the key is."""
+    """A key set that gives this agent's key to another principal is refused at the start, wherever the key is held."""
     edit(path, HELD.format("one"))
     theirs = elsewhere.keys["one"].verification_key("agent://acme/mallory")
     (path.parent / "agents.jwks").write_text(to_jwks([theirs]))

@@ -99,7 +99,7 @@ async def test_keys_come_from_a_variable(path: Path, monkeypatch: pytest.MonkeyP
 def test_a_wrong_variable_stops_the_start(
     path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, why: str
 ) -> None:
-    """What is not there, no key set, or a secret is told by its name, without what it holds (A32)."""
+    """A variable that is unset, no key set, or a private key is named in the error, without its content (A32)."""
     if text is None:
         monkeypatch.delenv("AGENT_KEYS", raising=False)
     else:
@@ -200,7 +200,7 @@ async def test_the_first_source_that_knows_a_key_answers(path: Path, server: Key
 
 
 async def test_a_key_of_another_in_the_first_source_does_not_end_the_search(path: Path, server: KeyServer) -> None:
-    """An id that is another agent's in one source is looked for in the next; if none has it, that one is told."""
+    """An id that the first source has for another agent is looked up in the next; if none has it, that key is found."""
     ours, theirs = key_of(PLANNER), key_of(CONTROLLER)
     (path.parent / "agents.jwks").write_text(to_jwks([theirs]))
     publish(server, ours)

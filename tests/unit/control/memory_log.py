@@ -1,4 +1,4 @@
-"""A control log in memory, whose broker can be told to misbehave."""
+"""A control log in memory, whose broker tests can make misbehave."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence

@@ -234,7 +234,7 @@ def test_a_key_of_two_counts_for_neither(control: Control) -> None:
 
 
 def test_gaps_and_forks_are_told(control: Control) -> None:
-    """They change no verdict; what is only reordered is not told."""
+    """A gap or a fork is reported once; statements that only arrive out of order are not reported."""
     one = issued(Contain(PLANNER), number=1)
     two = issued(Contain(CONTROLLER), number=2, previous=digest_text(one.digest))
     three = issued(Release(PLANNER), number=3, rank=2, previous=digest_text(two.digest))
@@ -273,7 +273,7 @@ def test_a_chain_goes_on_where_it_was_known(control: Control) -> None:
 
 
 def test_a_long_chain_takes_no_more_room(control: Control) -> None:
-    """Links far behind are forgotten; a gap among them was told."""
+    """Links far behind are forgotten; a gap among them was reported before."""
     previous = ""
     for number in (*range(1, 10), *range(11, 5_000)):
         one = issued(Head(), number=number, previous=previous or ("" if number == 1 else "E" * 43), at=number)
@@ -305,7 +305,7 @@ def test_a_copy_of_a_head_is_no_sign_of_life(control: Control) -> None:
 
 
 def test_a_head_says_how_far_others_spoke(control: Control) -> None:
-    """Promise (A52): one that knows of more than was heard vouches for nothing, and what is missing is told."""
+    """Promise (A52): a head that names unheard statements vouches for nothing, and what is missing is reported."""
     said = issued(Contain(PLANNER), SECOND)
     (head,) = heads(1, of=((" ".join(SECOND), 1), (" ".join(OTHER), 7)))
     control.hear(head)
@@ -377,7 +377,7 @@ def test_words_of_a_later_version_are_told(control: Control) -> None:
 
 
 def test_no_kind_crowds_out_another() -> None:
-    """What is full is refused and told, once; a word on what is known counts, and a lapse makes room."""
+    """If a kind of statement is full, more are refused with one report; known ones may change, a lapse makes room."""
     control = Control(OPERATORS, most={"key": 1, "revoke": 1, "contain": 1})
     assert control.hear(issued(Contain(PLANNER), SECOND))
     assert not control.hear(issued(Contain(CONTROLLER)))
@@ -472,7 +472,7 @@ def test_a_pattern_that_another_thread_is_dropping_matches_nothing() -> None:
 
 
 def test_a_key_that_decided_nothing_lapses_without_a_word(control: Control) -> None:
-    """Promise: only statements that are lost are told; a key that said no more than that it is there loses none."""
+    """Promise: only lost statements are reported; a key that has only published heads loses none."""
     assert control.hear(issued(Head(), FIRST))
     control.notices.clear()
     assert control.lapse(FIRST) == 0

@@ -12,7 +12,7 @@ from watchword.spi import Channel, KeyChain, MemoryReplayStore, Message, Observe
 
 
 def keyless(mode: Mode = Mode.ENFORCE) -> Watchword:
-    """Return an agent that was told no key source."""
+    """Return an agent without a key source."""
     return Watchword(realm=REALM, principal=ALICE, policy=Policy(mode=mode), clock=lambda: NOW)
 
 
@@ -57,7 +57,7 @@ async def _later(*_: object) -> str:
     ],
 )
 def test_what_an_interceptor_cannot_use_is_refused(given: dict[str, Any], why: str) -> None:
-    """A principal in the place of the function that names one is told at once, and not by each message."""
+    """A value of the wrong type, such as a principal for a function, raises an error at once, not per message."""
     with pytest.raises(ConfigurationError, match=why):
         require(keyless(), **given)
 

@@ -34,7 +34,7 @@ from watchword.spi import Message
 
 
 class Source:
-    """A key source that answers as it is told."""
+    """A key source that returns or raises what it was created with."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer

@@ -1,4 +1,4 @@
-"""A clock that jumps ahead and comes back: log time never goes back, and the operator is told."""
+"""A clock that jumps ahead and comes back: log time never goes back, and the operator is warned."""
 
 from dataclasses import replace
 from typing import Any

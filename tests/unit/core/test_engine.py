@@ -70,7 +70,7 @@ class PanicException(BaseException):
 
 @pytest.mark.parametrize("error", [PanicException, KeyboardInterrupt])
 def test_one_that_panics_is_not_used_again(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
-    """Promise: the Python engine judges what was under way, and all that comes; that is told once."""
+    """Promise: after a panic the Python engine judges what was under way and all later messages, with one warning."""
     asked = []
 
     def run(messages: list[Message], *_: object) -> None:
@@ -95,7 +95,7 @@ def test_one_that_panics_is_not_used_again(monkeypatch: pytest.MonkeyPatch, erro
 @pytest.mark.parametrize("part", ["value", "key"])
 @pytest.mark.parametrize("given", ["text", 5, bytearray(b"v"), memoryview(b"v")])
 def test_what_is_no_bytes_is_refused(monkeypatch: pytest.MonkeyPatch, native: Any, part: str, given: object) -> None:
-    """Promise: that is told when a message is prepared, also of one like those before, and with both engines."""
+    """Promise: a value or key that is not bytes is refused by both engines when prepared, also after a good one."""
     monkeypatch.setattr(engine, "native", lambda: native)
     by, good, bad = signer(), kafka(), kafka(**{part: given})
     by.prepare(good)

@@ -1,4 +1,4 @@
-"""Budgets of look-ups: which keys are familiar, how many others may be looked for, and what is told."""
+"""Budgets of look-ups: which keys are familiar, how many others may be looked up, and what is reported."""
 
 import pickle
 from collections import deque
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """A source that knows Alice at once; for others it waits, fails or answers as it is told to."""
+    """A source that knows Alice at once; for others it waits, fails or answers, as ``mode`` says."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []

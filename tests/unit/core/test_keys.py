@@ -136,7 +136,7 @@ def test_generate_and_pem() -> None:
 
 
 def test_an_encrypted_key_opens_with_its_passphrase_only() -> None:
-    """Promise: an encrypted PEM shows nothing of the key, and a passphrase that is missing, wrong or idle is told."""
+    """Promise: an encrypted PEM hides the key; for a missing, wrong or needless passphrase an error says so."""
     for algorithm in Algorithm:
         key = SigningKey.generate(algorithm)
         locked = key.to_pem(b"s3cret")

@@ -64,7 +64,7 @@ class Record:
 
 @dataclass
 class Memory:
-    """Notes what a guard is told."""
+    """Records the calls that a reader makes to its memory."""
 
     begun: list[float] = field(default_factory=list)
     passed: list[int] = field(default_factory=list)

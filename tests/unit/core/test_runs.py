@@ -40,7 +40,7 @@ def test_a_key_holds_within_its_time(limits: tuple[float | None, ...], kept: boo
 
 
 def test_what_has_no_key_is_let_go() -> None:
-    """Promise: nothing stays of a sender whose key nobody told."""
+    """Promise: no message is kept of a sender whose key was never given."""
     run = run_of(press_many(PLACES))
     assert run.jobs() == []
     assert run.taken_back() == [(0, None), (1, None), (2, None)]
@@ -49,7 +49,7 @@ def test_what_has_no_key_is_let_go() -> None:
 
 @pytest.mark.parametrize("signature", ["good", "bad"])
 def test_a_signature_decides_over_those_under_it(signature: str) -> None:
-    """Promise (A25): what a signature does not stand for is let go, and that is told."""
+    """Promise (A25): messages that a bad signature covers are released, and listed in ``taken_back``."""
     tree, alone = press_many(PLACES), press(PLACES[0], key=ALICE_EC_KEY, c7=b"o" * 16)
     run = run_of([*tree[:2], alone, tree[2]])
     assert run.firsts() == [(0, 0), (2, 1)]
@@ -85,7 +85,7 @@ def test_answers_that_do_not_fit_are_refused() -> None:
 
 
 def test_what_is_cut_off_is_left_alone() -> None:
-    """Promise (A35): behind a cut nothing is asked, told or kept."""
+    """Promise (A35): messages behind a cut are not verified, reported or kept."""
     run = run_of(press_many(PLACES))
     run.key(0, 1, None, None, None)
     run.cut(2)

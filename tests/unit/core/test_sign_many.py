@@ -149,7 +149,7 @@ def test_options_hold_for_all() -> None:
 
 
 class Backend:
-    """A back-end that answers as it is told, and counts."""
+    """A back-end that returns or raises the answers it was created with, and counts the calls."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = answers

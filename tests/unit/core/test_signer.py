@@ -37,7 +37,7 @@ P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 class Backend:
-    """A back-end that answers as it is told."""
+    """A back-end that returns or raises what it was created with, or signs."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -173,7 +173,7 @@ def test_a_failing_backend_is_an_outage(answer: Any) -> None:
 
 
 def test_an_outage_that_says_what_it_is_is_told_so() -> None:
-    """Promise: a back-end's own Unavailable is told with its words, and as the signer's, whatever it names."""
+    """Promise: a back-end's own Unavailable is raised with its words, as an outage of signing, whatever it names."""
     slow = Signer(
         realm="prod", principal=ALICE, key=Backend(Unavailable("keys", "sealed")), clock=lambda: NOW, key_id=b"k",
         algorithm=Algorithm.ED25519,

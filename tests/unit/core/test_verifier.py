@@ -89,7 +89,7 @@ def test_another_principal_may_use_the_same_id() -> None:
 
 
 class Store:
-    """A replay store that answers as it is told."""
+    """A replay store that returns or raises what it was created with."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer

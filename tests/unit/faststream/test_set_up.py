@@ -20,7 +20,7 @@ def test_a_broker_needs_a_watchword(kind: Any) -> None:
 
 
 def test_who_only_reads_says_so() -> None:
-    """A Kafka broker opens a producer, unless it is told not to."""
+    """A Kafka broker needs an agent that signs, unless consumer_only=True is set."""
     with pytest.raises(ConfigurationError, match="or write consumer_only=True"):
         KafkaBroker(watchword=agent(signs=False))
     assert KafkaBroker(watchword=agent(signs=False), consumer_only=True).running is False

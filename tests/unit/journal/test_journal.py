@@ -221,7 +221,7 @@ def fill(connection: sqlite3.Connection) -> None:
 def test_a_full_disk(
     start: Start, state: Path, clock: Clock, connections: list[sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise (N8): what cannot be written is deleted, told once, and started over later, with a floor."""
+    """Promise (N8): a journal that cannot be written is deleted, logged once, and started over later, with a floor."""
     first = start()
     first.open()
     fill(connections[-1])
@@ -508,7 +508,7 @@ def test_a_directory_that_is_none(  # noqa: PLR0917 - fixtures
     *,
     required: bool,
 ) -> None:
-    """Promise: a directory that was named and cannot hold a journal stops the start; the default one is told once."""
+    """Promise: a named directory that cannot hold a journal stops the start; for the default, one warning is logged."""
     way(state, monkeypatch)
     agent = start(required=required)
     with pytest.raises(ConfigurationError, match=told):

@@ -1,4 +1,4 @@
-"""A consumer without a broker: its logs are lists, and it fails when told to.
+"""A consumer without a broker: its logs are lists, and it fails on demand.
 
 The consumer, its subscription and its positions are real. Fakes stand where aiokafka has its fetcher and coordinator.
 """

@@ -93,7 +93,7 @@ async def test_what_the_brokers_do_not_tell_is_no_past(store: SqliteReplayStore,
 async def test_a_store_that_is_down_is_waited_for(
     store: SqliteReplayStore, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is handed over meanwhile, and nothing is lost; a caller that waits is told nothing."""
+    """During the outage nothing is handed over or lost; with on_unavailable="wait" the caller gets no error."""
 
     async def down(_reader: str) -> ReaderBirth | None:
         raise OSError

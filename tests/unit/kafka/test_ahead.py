@@ -1,4 +1,4 @@
-"""Records that are judged ahead of a caller who takes one at a time: nothing is lost, told twice, or out of date."""
+"""Records that are judged ahead of a caller who takes one at a time: none is lost, repeated, or out of date."""
 
 import asyncio
 import math
@@ -204,7 +204,7 @@ async def test_a_deserializer_that_fails_on_what_is_at_hand(read: Read) -> None:
 
 @pytest.mark.usefixtures("quick")
 async def test_nothing_is_judged_ahead_where_a_store_is_shared(read: Read) -> None:
-    """Another member that is given a message the store has seen would be told that it was delivered before."""
+    """A message is claimed only when it is handed over; otherwise another member would see it as delivered before."""
     store = SharedMemoryStore(open_to_all=True)
     kafka = read(Watchword(realm=REALM, keys=Keys(), replay=store), P0)
     kafka.logs[P0].records = await tree(P0, numbers(20))
@@ -334,7 +334,7 @@ async def test_a_verdict_is_as_old_as_the_key_that_it_rests_on(read: Read, monke
 async def test_what_was_judged_before_a_slow_outage_is_handed_over_first(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise: Unavailable is told when there is nothing else to return, however long it took to find out."""
+    """Promise: Unavailable is raised only when nothing else is left to return, however long the outage took to show."""
     keys = Keys()
     kafka = read(alone(keys), P0)
     kafka.logs[P0].records = [*await tree(P0, numbers(4)), await record(P0, 4, b"4", principal=OTHER)]

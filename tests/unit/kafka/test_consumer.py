@@ -89,7 +89,7 @@ async def test_arguments_are_checked_before_anything_is_taken(read: Read) -> Non
 
 @pytest.mark.parametrize("call", ["getone", "getmany", "async for"])
 async def test_an_outage_is_waited_out_if_asked_for(read: Read, call: str) -> None:
-    """With on_unavailable="wait", and in an iteration always, callers are told nothing of an outage."""
+    """With on_unavailable="wait", and always in an iteration, callers get no error during an outage."""
     keys = Keys()
     kafka = read(alone(keys), P0, on_unavailable="raise" if call == "async for" else "wait")
     await kafka.fill(b"0")
@@ -159,7 +159,7 @@ async def test_a_caller_counts_as_polling_as_long_as_it_waits(read: Read) -> Non
 
 
 async def test_what_lies_below_is_refused_with_the_covered_way_named(read: Read) -> None:
-    """A48: a tool that reaches for anything else than a fetcher's public methods is told how to read."""
+    """A48: a tool that uses anything but a fetcher's public methods gets an error that says how to read."""
     kafka = read(alone(), P0)
     below: Any = kafka.consumer._fetcher
     with pytest.raises(
@@ -256,7 +256,7 @@ async def test_only_a_group_that_begins_is_committed_unasked(
 
 
 async def test_nothing_is_handed_over_before_the_first_commit(read: Read) -> None:
-    """R3: while a group's first commit fails its first record waits, and callers are told."""
+    """R3: while a group's first commit fails, its first record waits, and callers get Unavailable."""
     kafka = read(alone(), P0, enable_auto_commit=True, request_timeout_ms=10)
     await kafka.fill(b"0")
     kafka.coordinator.outcomes = [CommitFailedError(), "hang"]
@@ -324,7 +324,7 @@ async def test_a_commit_says_what_a_successor_must_know(read: Read) -> None:
 async def test_a_commit_without_metadata_where_the_broker_takes_none(
     read: Read, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R3: a broker that allows less metadata gets the offset alone, and the operator is told once what to set."""
+    """R3: a broker that allows less metadata gets the offset alone, and one warning says what to set."""
     kafka = read(alone(), P0)
     await kafka.fill(b"0")
     assert await kafka.values(1) == [b"0"]

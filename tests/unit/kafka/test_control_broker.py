@@ -104,7 +104,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_brokers_that_know_no_ids_are_refused() -> None:
-    """Promise (A52): where a topic that was recreated could not be told from the one before, nothing is followed."""
+    """Promise (A52): a broker without topic ids, which cannot distinguish a recreated topic, is refused."""
     for answer in (told(topic_id=NO_ID), NotImplementedError(), IncompatibleBrokerVersion()):
         async with asking(Answers(topic=[answer])) as broker:
             with pytest.raises(ConfigurationError, match=r"needs Kafka 3\.1 or later"):
@@ -327,7 +327,7 @@ def test_only_the_brokers_own_stamp_is_one() -> None:
 
 
 async def test_a_closed_connection_is_not_opened_again() -> None:
-    """Promise: a caller that reads on is told."""
+    """Promise: a caller that continues to read on a closed connection gets Unavailable."""
     async with asking(Answers(topic=[told()])) as broker:
         await broker.close()
         with pytest.raises(Unavailable, match="was closed"):

@@ -57,7 +57,7 @@ def test_only_what_is_looked_at_is_asked_for() -> None:
 
 @pytest.mark.parametrize(("name", "value", "remedy"), WRONG)
 def test_a_wrong_setting_is_refused_with_what_to_set(name: str, value: str | None, remedy: str) -> None:
-    """Promise (A52): what could lose or change a statement is refused and named, and so is what is not told."""
+    """Promise (A52): an unknown setting, or one that could lose or change a statement, is refused with what to set."""
     with pytest.raises(ConfigurationError, match=re.escape(f"set {remedy}")) as refusal:
         check_settings(TOPIC, 1, good(**{name: value}))
     assert str(refusal.value).count("set ") == 1

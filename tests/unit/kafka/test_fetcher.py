@@ -62,7 +62,7 @@ async def test_a53_an_answer_is_looked_at_in_steps(read: Read) -> None:
 
 
 async def test_a_lack_of_memory_ends_one_fetch(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client hears an error after which it tries again, and operators are told once."""
+    """The client gets an error after which it tries again, and operators are warned once."""
     agent = watchword(Keys())
     kafka = read(agent, P0)
     warned: list[str] = []
@@ -471,7 +471,7 @@ async def test_an_old_record_without_timestamp_is_unsigned_and_no_error(read: Re
 
 
 async def test_what_takes_no_time_is_done_at_once(read: Read) -> None:
-    """An action that the driver would not carry out anywhere else is a mistake, and told."""
+    """To await an action that takes no time is a mistake in the driver, and raises TypeError."""
     kafka = read(alone(), P0)
     with pytest.raises(TypeError, match="Wait takes no time"):
         await kafka.verified._answer(P0, Wait())
@@ -661,7 +661,7 @@ async def test_a_deserializer_error_on_one_partition_waits_for_the_records_of_an
 
 @pytest.mark.parametrize("most", [1, 2, None])
 async def test_a_function_gets_the_errors_of_deserializers(read: Read, most: int | None) -> None:
-    """With on_deserialization_error no caller is told, or kept waiting: the next good record comes at once."""
+    """With on_deserialization_error no caller gets an error, or has to wait: the next good record comes at once."""
     told: list[DeserializationError] = []
     kafka = read(alone(), P0, value_deserializer=int, on_deserialization_error=told.append)
     await kafka.fill(b"x", b"1", b"y", b"z", b"4", b"u")

@@ -61,7 +61,7 @@ async def test_what_stands_before_the_position_is_a_replay_behind_it(read: Read)
 
 
 async def test_until_the_log_is_read_again_the_position_stays(read: Read) -> None:
-    """Nothing is committed, and no position told, of records that are only remembered."""
+    """Records that are only remembered change neither the committed offset nor the position that callers see."""
     keys = Keys()
     kafka = read(alone(keys), P0, enable_auto_commit=True)
     await kafka.fill(b"0", b"1", b"2")

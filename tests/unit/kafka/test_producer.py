@@ -59,7 +59,7 @@ async def test_the_envelope_is_never_larger_than_a_batch_counts_with() -> None:
 
 
 async def test_a_producer_without_signer_is_refused() -> None:
-    """A process that was set up only to verify is told so where the producer is made."""
+    """A process that was set up only to verify gets an error when it creates a producer."""
     agent = Watchword(realm=REALM, keys=Keys())
     with pytest.raises(ConfigurationError, match="only verifies"):
         SigningProducer(watchword=agent)

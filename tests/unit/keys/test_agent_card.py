@@ -143,7 +143,7 @@ async def test_a_key_counts_under_its_id_its_algorithm_and_in_its_time() -> None
     ],
 )
 async def test_a_header_that_says_what_we_do_not_take_is_passed_over(change: dict[str, Any], why: str) -> None:
-    """It is told, and another signature of the card may be good."""
+    """The card says why such a signature was passed over, and another one may still be good."""
     key = SigningKey.generate()
     bad, good = [await signed(key, rfc8785.dumps(SPECIFIED), **header) for header in (change, {})]
     card = read_card(text(bad, good))

@@ -148,7 +148,7 @@ async def test_a_key_id_under_another_name_has_the_files_looked_at_too(
 async def test_a_poisoned_file_leaves_the_last_good_set_for_a_stated_time(  # noqa: PLR0917 - fixtures
     path: Path, clock: Clock, old: VerificationKey, new: VerificationKey, warnings: Warnings, content: str | None
 ) -> None:
-    """What is missing or wrong changes nothing at once, calls nobody unknown, is told once, and ends in Unavailable."""
+    """A missing or bad file changes nothing at once, makes no key unknown, is logged once, and ends in Unavailable."""
     keys = FileKeys([path], check_every=5, max_staleness=60, clock=clock, warn=warnings)
     spoil(path, content)
     for _ in range(12):

@@ -193,13 +193,13 @@ def test_plain_http_stays_on_this_machine(plain: KeyServer, trusting: Https, nam
     ],
 )  # fmt: skip
 def test_an_address_that_must_not_be_asked_is_no_address(url: str) -> None:
-    """What is no HTTPS address, or has a login in it, is told by what to write."""
+    """An address that is not HTTPS, or has a login in it, raises an error that says what to write."""
     with pytest.raises(ValueError, match="write"):
         check_url(url)
 
 
 def test_too_many_bytes_are_not_read(server: KeyServer, trusting: Https) -> None:
-    """A document is not read beyond its limit, whether its size is told before or not (A32)."""
+    """A document is not read beyond its limit, whether its size is announced or not (A32)."""
     sent = threading.Event()
 
     def without_end(handler: BaseHTTPRequestHandler) -> None:
@@ -289,7 +289,7 @@ def test_one_that_does_not_shake_hands_has_the_same_limit(trusting: Https) -> No
     ],
 )
 def test_a_web_page_is_no_key_set(server: KeyServer, trusting: Https, kind: str | None, taken: bool) -> None:  # noqa: FBT001 - a row
-    """What plain file servers call a set is taken; the page of a portal that wants a login is told as such."""
+    """A key set is accepted under every type that file servers use; a portal's login page is refused as not JSON."""
     server.answers[PATH] = Answer(DOCUMENT, headers={} if kind is None else {"Content-Type": kind})
     if taken:
         assert trusting.get(server.url()).body == DOCUMENT
@@ -382,7 +382,7 @@ def test_a_proxy_of_the_settings_finds_the_address(plain: KeyServer, trusting: H
 
 @pytest.mark.parametrize("proxy", ["", "proxy:3128", "ftp://proxy", "socks5://bob:hunter2@127.0.0.1:1080"])
 def test_a_proxy_that_is_none_is_refused(proxy: str) -> None:
-    """The mistake is told at the start, and a login in it is not."""
+    """A wrong proxy raises an error at the start, and ``repr`` does not show the login of a proxy."""
     with pytest.raises(ConfigurationError, match="proxy: write"):
         Https(proxy=proxy)
     assert "secret" not in repr(Https(proxy="http://me:secret@proxy:3128"))
@@ -429,7 +429,7 @@ def test_a_login_is_never_shown() -> None:
 
 
 def test_an_old_tls_is_told_in_words(ca: Authority, trusting: Https) -> None:
-    """A handshake that fails, or that nobody answers, is told as such and not by the name of an error."""
+    """A handshake that fails, or gets no answer, is reported in words, and not by the name of an exception."""
     context = ca.server_side(HOST)
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings():
@@ -450,7 +450,7 @@ def test_an_old_tls_is_told_in_words(ca: Authority, trusting: Https) -> None:
 def test_a_proxy_of_the_environment_is_one_of_http(
     trusting: Https, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any other is told as such, without the login in it."""
+    """A proxy in the environment that is not an HTTP proxy is reported as such, without the login in its address."""
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("https_proxy", proxy)
@@ -459,7 +459,7 @@ def test_a_proxy_of_the_environment_is_one_of_http(
 
 
 def test_an_address_that_can_never_be_asked_is_refused_at_once(trusting: Https) -> None:
-    """What an address itself shows is told at the start, and not at the first message."""
+    """An address that is wrong in itself raises an error at the start, and not at the first message."""
     for url in ("http://localhost/k", "http://127.0.0.1/k", "https://10.0.0.1/k", "https://localhost/k"):
         with pytest.raises(
             ValueError, match="is a private address: if that is intended, name its host in allow_private"

@@ -327,7 +327,7 @@ async def test_a_poisoned_set_is_not_taken(source: JwksKeys, origin: Origin, clo
 async def test_a_set_does_not_speak_for_agents_of_others(
     source: JwksKeys, origin: Origin, warnings: Warnings, clock: Clock
 ) -> None:
-    """A key for an agent that the settings do not name counts for nothing, is told once, and spoils no other (A32)."""
+    """A key for an agent that the settings do not name is ignored, warned of once, and spoils no other (A32)."""
     ours, theirs = key_of(), key_of(MALLORY)
     origin.body = json.dumps({"keys": [to_jwk(ours), to_jwk(theirs), {"kty": "RSA", "n": "AQAB"}]}).encode()
     assert await source.find(ALICE, ours.key_id) == ours
@@ -408,7 +408,7 @@ async def test_a_set_without_names_and_owner_is_refused(source: JwksKeys, origin
 async def test_a_server_that_never_answers_is_waited_for_within_the_limit(
     source: JwksKeys, origin: Origin, warnings: Warnings
 ) -> None:
-    """A name server may be slower than any limit of ours: the caller is told nonetheless."""
+    """A name server may be slower than any limit of ours: the caller gets Unavailable in time nonetheless."""
     origin.lets.clear()
     origin.timeout = 0.01
     try:

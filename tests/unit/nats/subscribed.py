@@ -29,7 +29,7 @@ async def tree(values: Iterable[bytes], principal: str = SENDER) -> list[tuple[b
 
 
 class Subscribed:
-    """A client with one subscription; ``got`` is what the handler was given, ``errors`` what the client was told.
+    """A client with one subscription; ``got`` is what the handler received, ``errors`` what the error callback did.
 
     Without a handler of its own (``pulls``), someone takes the messages from ``sub``.
     """

@@ -110,7 +110,7 @@ async def test_a21_behind_what_was_shed_a_subscription_judges_in_bulk() -> None:
 
 
 class Slow:
-    """A source that finds keys when it is told to."""
+    """A source that finds keys only once the test calls ``answer``."""
 
     def __init__(self) -> None:
         self.told = asyncio.Event()

@@ -90,7 +90,7 @@ async def test_what_the_server_passed_on_is_not_ended_by_a_later_refusal() -> No
 
 
 async def test_a_refusal_that_may_be_about_either_ends_neither() -> None:
-    """Where subjects differ by their letters' case only, none fails that may be answered; the client is told."""
+    """If subjects differ in letter case only, a refusal ends neither request, and is left to the client to report."""
     server = Server()
     asking = [await server.asked("tasks"), await server.asked("Tasks")]
     assert not await server.refuses("Publish", "Tasks")

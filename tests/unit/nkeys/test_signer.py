@@ -131,7 +131,7 @@ async def test_a_key_that_ends_while_it_runs_signs_no_more(tmp_path: Path) -> No
 
 
 def test_the_principal_is_what_readers_call_this_user(tmp_path: Path) -> None:
-    """Left out, or with a slip in it, it is told; another name may stand in a table of the readers."""
+    """A missing or mistyped principal raises an error that says what to write; another scheme's name is accepted."""
     path = write_secret(tmp_path / "planner.creds", CREDS)
     for wrong in (None, f"nats://{ACCOUNT.public}/planner", f"nats://AGENTS/{USER.public}"):
         with pytest.raises(ConfigurationError, match=f'write principal = "{PRINCIPAL}"'):

@@ -205,7 +205,7 @@ async def test_a_decorated_token_is_read(store: Store) -> None:
 
 
 async def test_a_seed_among_tokens_is_refused(store: Store) -> None:
-    """It is told which file, and nothing of the seed; what was known continues."""
+    """A seed among tokens raises an error that names the file, and shows nothing of the seed."""
     source = store.make()
     path = store.write("b.jwt", creds(store.account.says("user", store.user), store.user.seed))
     with pytest.raises(Unavailable, match=f"{path}: a seed among public tokens") as error:

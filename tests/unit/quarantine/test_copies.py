@@ -84,7 +84,7 @@ async def test_handing_over_takes_no_turn_and_writing_goes_side_by_side() -> Non
 
 
 async def test_each_budget_has_room_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A44: a flood that finds no room any more is counted and told once, and leaves room for the other kinds."""
+    """A44: copies that find no room in a flood are counted, warned of once, and leave room for the other kinds."""
     monkeypatch.setattr("watchword.quarantine.MOST_WAITING", 2)
     shelf, trail = Shelf(), audit()
     copies = Copies(shelf, trail)
@@ -166,7 +166,7 @@ async def test_whoever_stops_asking_stops_no_writing() -> None:
 
 @pytest.mark.parametrize("fault", ["raises", "hangs"])
 async def test_a_quarantine_that_breaks_its_promises_stops_nothing(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What someone plugged in may raise anything or hang: it is told once, and each message is counted."""
+    """A plug-in may raise anything, or hang: one warning is logged, and each message that it misses is counted."""
     monkeypatch.setattr(module, "LONGEST", 0.01)
     trail, warnings = audit(), list[str]()
     monkeypatch.setattr(trail, "warn", lambda event, **_: warnings.append(event))

@@ -19,7 +19,7 @@ ALICE = "agent://acme/alice"
 
 
 class Held:
-    """Holds a key, and fails as it is told to."""
+    """Holds a key, and fails with ``failure`` if that is set."""
 
     def __init__(self, algorithm: Algorithm = Algorithm.ED25519) -> None:
         self.key = SigningKey.generate(algorithm)
@@ -107,7 +107,7 @@ def test_a_public_half_of_another_principal_is_refused(context: Context, tmp_pat
     ids=["RSA", "P-384"],
 )
 def test_a_key_of_another_kind_is_refused(context: Context, public: Any) -> None:
-    """A user who made a key that signs no messages is told which ones are."""
+    """A user whose key cannot sign messages gets an error that names the kinds that can."""
     custodian = Held()
     custodian.public = lambda: public  # type: ignore[method-assign]  # a plug-in's mistake
     with pytest.raises(ConfigurationError, match=r"someone: .*: use an Ed25519 or P-256 key"):
@@ -137,7 +137,7 @@ def test_a_time_out_that_helps_nobody_is_refused(context: Context, timeout: str)
     ],
 )
 async def test_what_fails_is_unavailable_and_shows_no_secret(context: Context, failure: Exception, told: str) -> None:
-    """Of a library's error its kind is told; what stands behind ours is not handed on, with its request and token."""
+    """A library's error is reported by its type; no error in the chain shows its text, which may hold a token."""
     custodian = Held()
     key = held(custodian, context)
     custodian.failure = failure

@@ -157,7 +157,7 @@ def test_a_file_that_holds_no_certificate_is_refused(options: dict[str, Any], co
 def test_a_key_that_cannot_sign_is_refused(
     server: Meddler, options: dict[str, Any], context: Context, said: dict[str, Any], told: str
 ) -> None:
-    """Another kind of key, or a version that was never made, is told at the start."""
+    """A key of another kind, or a version that was never made, is refused at the start."""
     engine = Engine()
     engine.said = said
     with server.meddling(engine), pytest.raises(ConfigurationError, match=told):

@@ -93,7 +93,7 @@ async def test_a_device_that_hangs_holds_up_nobody_for_long() -> None:
 
 
 async def test_what_a_call_raises_is_the_callers() -> None:
-    """A call that fails is told to its caller, and the thread continues."""
+    """An error in a call is raised to its caller, and the thread continues."""
     workers = Workers()
     with pytest.raises(ZeroDivisionError):
         await workers.run(lambda: 1 // 0, timeout=60)

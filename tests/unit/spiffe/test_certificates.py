@@ -260,7 +260,7 @@ def test_a_spiffe_id_has_one_spelling(text: str, domain: str | None) -> None:
 
 @pytest.mark.parametrize("name", ["", "ACME", "a/b", "spiffe://a", "a:1"])
 def test_a_trust_domain_is_a_name(name: str) -> None:
-    """Anything else is told."""
+    """A trust domain is a bare name; anything else raises an error that says what to write."""
     with pytest.raises(ConfigurationError, match=r'write its name, such as "acme\.example"'):
         check_trust_domain(name)
     assert check_trust_domain("acme.example") == "acme.example"

@@ -332,7 +332,7 @@ async def test_an_svid_that_nobody_could_take_is_told_at_the_start(
 
 @pytest.mark.parametrize("made", [case[0] for case in REFUSED])
 async def test_an_svid_that_nobody_could_take_replaces_nothing(world: World, made: Callable[[Authority], Svid]) -> None:
-    """The one before signs on, and that is told."""
+    """An agent that is given such an SVID continues to sign with the one before, and a warning is logged."""
     svid = world.root.issue()
     signer = world.signer(svid)
     agent = world.agent(signer)
@@ -343,7 +343,7 @@ async def test_an_svid_that_nobody_could_take_replaces_nothing(world: World, mad
 
 
 async def test_the_workload_api_may_go_and_come(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The agent signs on by the SVID that it has, is told once, and hears of the next one when it is back."""
+    """During an outage the agent signs with the SVID it has, and warnings do not repeat; then it gets the next one."""
     monkeypatch.setattr(workload_module, "SHORTEST_PAUSE", 0.05)
     monkeypatch.setattr(workload_module, "LONGEST_PAUSE", 0.05)
     svid, second = world.root.issue(), world.root.issue()
@@ -385,7 +385,7 @@ async def test_an_answer_that_cannot_be_read_is_told(world: World, monkeypatch: 
 
 
 async def test_without_an_answer_nothing_starts(world: World) -> None:
-    """Who is not registered is told so in time."""
+    """A workload that is not registered gets an error within the timeout."""
     svid = world.root.issue()
     world.signer(svid).close()
     world.api.denied = True
@@ -429,7 +429,7 @@ def settings(directory: Path, board: Board, principal: str | None = PLANNER) -> 
 
 @pytest.mark.parametrize("principal", [None, "agent://acme/planner", "spiffe://acme.example"])
 def test_the_principal_is_the_spiffe_id(tmp_path: Path, principal: str | None) -> None:
-    """Anything else is told, before anyone is asked."""
+    """A principal that is no SPIFFE ID raises an error that says what to write, before the Workload API is asked."""
     with pytest.raises(ConfigurationError, match='write principal = "spiffe://<trust domain>/<path>"'):
         from_options({}, settings(tmp_path, Board(), principal))
 

@@ -337,7 +337,7 @@ async def test_who_leaves_the_bundle_is_gone_and_who_comes_in_is_known(world: Wo
 
 
 async def test_an_outage_calls_nothing_unknown(world: World) -> None:
-    """What is known holds on; the rest is Unavailable at once, until the channel is back, and told once."""
+    """Known keys remain valid; others raise Unavailable at once until the channel is back; one warning is logged."""
     svid, new = world.root.issue(), world.root.issue()
     await show(world.board, svid)
     source = world.source(check_every=0.05)
@@ -504,7 +504,7 @@ def test_a_mistake_in_the_table_is_told(context: AgentContext, options: dict[str
 
 
 def test_without_a_presence_channel_there_are_no_certificates(context: AgentContext, tmp_path: Path) -> None:
-    """It is told what to write."""
+    """The error for a missing presence channel says what to write."""
     bare = AgentContext(realm="prod", directory=tmp_path, clock=context.clock, policy=Policy(), warn=Warnings())
     with pytest.raises(ConfigurationError, match='write presence = "nats://prod/<subject>"'):
         from_options(FILES, bare)

@@ -73,7 +73,7 @@ def test_prometheus_reads_what_was_judged(endpoint: list[Endpoint], settings: An
 
 
 def test_a_port_that_is_taken_is_one_line(endpoint: list[Endpoint], settings: Any) -> None:
-    """Promise: a second process on one port is told which line of the settings is at fault."""
+    """Promise: a second process on the same port gets an error that names the line of the settings at fault."""
     load(settings('[telemetry]\nprometheus = "127.0.0.1:0"\n'))
     port = endpoint[0].port
     with pytest.raises(ConfigurationError, match=rf'telemetry: prometheus = "127.0.0.1:{port}": .*a free port'):

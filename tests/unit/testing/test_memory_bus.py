@@ -245,7 +245,7 @@ async def test_an_outage_holds_a_topic_and_empties_a_subject() -> None:
 
 
 async def test_what_was_verified_before_an_outage_is_handed_over() -> None:
-    """As with the consumer of a broker, the outage is told by the call after that."""
+    """As with a broker's consumer, messages verified before an outage come first; the next call raises Unavailable."""
     stage = Stage()
     await stage.planner.send("tasks", b"1")
     await stage.bus.producer(stage.agents("agent://acme/auditor")).send("tasks", b"2")
@@ -333,7 +333,7 @@ async def test_a_store_can_admit_every_reader() -> None:
 
 
 async def test_keys_come_and_go_and_fail() -> None:
-    """A key source for tests does what it is told to, and counts who asked."""
+    """A key source for tests behaves as instructed, and counts the look-ups."""
     key, other = SigningKey.generate(), SigningKey.generate()
     keys = KeyDirectory([key.verification_key(PLANNER)])
     keys.add(other.verification_key(CLOUD))

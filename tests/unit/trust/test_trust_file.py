@@ -24,7 +24,7 @@ BARS = {0.95}
 
 
 class Told:
-    """What was told."""
+    """Collects warnings."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -279,7 +279,7 @@ def test_a_pipe_in_its_place_is_told_at_once(tmp_path: Path, clock: Clock) -> No
 
 
 def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: what cannot be written is told, and neither half a file nor a stray one is left."""
+    """Promise: a failure to write is logged, and neither half a file nor a stray one is left."""
     fell(tmp_path, clock)
     told = Told()
     trust, file = kept(tmp_path, clock, told)
