@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
-# Byte code is kept (git ignores it): without it every process compiles our files and rewrites the tests' assertions anew.
+# Byte code is kept (git ignores it): without it every process compiles our files and rewrites the tests' assertions again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup native native-audit demo test test-fast engines vectors interop lint style format bench chaos trust-report sources-report docs docs-serve docs-look lock clean
