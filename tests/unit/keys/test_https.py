@@ -382,9 +382,10 @@ def test_a_proxy_of_the_settings_finds_the_address(plain: KeyServer, trusting: H
 
 @pytest.mark.parametrize("proxy", ["", "proxy:3128", "ftp://proxy", "socks5://bob:hunter2@127.0.0.1:1080"])
 def test_a_proxy_that_is_none_is_refused(proxy: str) -> None:
-    """A wrong proxy raises an error at the start, and ``repr`` does not show the login of a proxy."""
-    with pytest.raises(ConfigurationError, match="proxy: write"):
+    """A wrong proxy raises an error at the start; neither that nor ``repr`` shows the login of a proxy (A32)."""
+    with pytest.raises(ConfigurationError, match="proxy: write") as error:
         Https(proxy=proxy)
+    assert "hunter2" not in str(error.value)
     assert "secret" not in repr(Https(proxy="http://me:secret@proxy:3128"))
 
 

@@ -205,12 +205,15 @@ async def test_a_decorated_token_is_read(store: Store) -> None:
 
 
 async def test_a_seed_among_tokens_is_refused(store: Store) -> None:
-    """A seed among tokens raises an error that names the file, and shows nothing of the seed."""
+    """A seed among tokens raises an error that names the file, and shows nothing of the seed; known keys remain."""
     source = store.make()
+    assert isinstance(source, FileKeys)
+    (known,) = source.keys
     path = store.write("b.jwt", creds(store.account.says("user", store.user), store.user.seed))
     with pytest.raises(Unavailable, match=f"{path}: a seed among public tokens") as error:
         await source.find(ALICE, b"unknown")
     assert store.user.seed not in str(error.value)
+    assert await source.find(known.principal, known.key_id) == known
     with pytest.raises(ConfigurationError, match="a seed among public tokens"):
         store.make()
 
