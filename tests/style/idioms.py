@@ -55,11 +55,7 @@ IDIOMS: Final = (
     Idiom(r"\bheld against\b", '"compared with", "checked against"'),
     Idiom(r"\b[Gg]o(es)? round\b", '"bypass"'),
     Idiom(r"\bheed(s|ed)?\b", '"obey", "notice"'),
-    Idiom(
-        r"\b(is|are|was|were) told\b(?! apart| from)",
-        'who learns it: "sees", "gets", "reports"',
-        ("tests/attacks/kafka/test_a48_renamed_client.py",),
-    ),
+    Idiom(r"\b(is|are|was|were) told\b(?! apart| from)", 'who learns it: "sees", "gets", "reports"'),
     Idiom(r"\b([Aa]ny|[Ss]ome)body\b", '"anyone", "someone", or who it is'),
     Idiom(r"\bof his own\b", 'whose it is: "its own", "another"'),
     Idiom(r"\b(told|tells) of\b", '"learns of", "reports"'),

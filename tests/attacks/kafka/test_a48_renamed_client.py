@@ -33,7 +33,7 @@ NAMES = {
     "_fetcher": "what is fetched is handed out below",
     "fetched_records": "as above",
     "_client": "what is fetched is not looked at",
-    "_closed": "nobody is told that the consumer was stopped",
+    "_closed": "callers of a stopped consumer get no error",
 }
 HONEST = [f"{number}" for number in range(36)]
 
