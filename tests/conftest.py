@@ -53,6 +53,9 @@ def log_of_nobody_else() -> None:
     """Begin each test with a log that no other test has turned elsewhere, or off."""
     structlog.reset_defaults()
     logging.disable(logging.NOTSET)
+    log = logging.getLogger("watchword")
+    log.setLevel(logging.NOTSET)
+    log.disabled, log.propagate = False, True
 
 
 @pytest.fixture(autouse=True)
