@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from nats.aio.client import Client
@@ -52,7 +52,8 @@ async def connected(client: C, address: str) -> AsyncIterator[C]:
         yield client
     finally:
         if not client.is_closed:
-            await client.close()
+            with suppress(OSError):  # the server is away, and something is unsent: nothing that was acknowledged
+                await client.close()
 
 
 @asynccontextmanager

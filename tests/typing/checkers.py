@@ -31,7 +31,7 @@ def mypy_on(folder: Path, *, imports_clients: bool = False) -> Mapping[int, str]
 
     One that ``imports_clients`` is let do so: of aiokafka's own classes nothing is known.
     """
-    before = os.environ.get("MYPYPATH")
+    before, depth = os.environ.get("MYPYPATH"), sys.getrecursionlimit()
     os.environ["MYPYPATH"] = os.pathsep.join(map(str, (folder, *_SOURCES)))
     try:
         options = ["--strict", "--no-error-summary", "--config-file=", f"--cache-dir={folder / 'cache'}"]
@@ -39,6 +39,7 @@ def mypy_on(folder: Path, *, imports_clients: bool = False) -> Mapping[int, str]
         output, errors, _ = api.run([*options, *map(str, sorted(folder.glob("*.py")))])
     finally:
         os.environ.pop("MYPYPATH") if before is None else os.environ.update(MYPYPATH=before)
+        sys.setrecursionlimit(depth)  # mypy raises it, for the tests after it too
     assert not errors, errors
     return _by_number((line.partition(":")[0], line) for line in output.splitlines())
 

@@ -303,12 +303,18 @@ class Base(Client):
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - the base's own signature
         subscriptions = list(self._subs.values())
-        await super()._close(status, do_cbs)
-        if status == Client.CLOSED:
-            for subscription in subscriptions:
-                _ended(subscription)
-            self._next_connection = None
-            await self.closed()
+        try:
+            await super()._close(status, do_cbs)
+        except OSError:  # the connection was lost with bytes unsent: nats-py has closed nothing else yet
+            self._status = Client.DISCONNECTED
+            await super()._close(status, do_cbs)
+            raise
+        finally:
+            if status == Client.CLOSED:
+                for subscription in subscriptions:
+                    _ended(subscription)
+                self._next_connection = None
+                await self.closed()
 
 
 def _ended(subscription: Subscription | None) -> None:

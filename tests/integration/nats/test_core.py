@@ -494,3 +494,28 @@ async def test_control_request_without_an_answer_says_so(world: World) -> None:
     client = await world.client(world.agent(CLOUD))
     with pytest.raises(ServiceUnavailableError):
         await client.jetstream(domain="nowhere").account_info()
+
+
+async def test_a_connection_that_is_lost_while_it_closes_leaves_nothing_open(world: World, unique: Unique) -> None:
+    """nats-py raises an error for what it could not send, and leaves everything else open; here it is closed first."""
+    ended = asyncio.Event()
+
+    async def closed() -> None:
+        ended.set()
+
+    async def handler(_: Msg) -> None:
+        pass
+
+    client = await world.client(world.agent(CLOUD, shared=False), closed_cb=closed)
+    subscription = await client.subscribe(unique("core"), cb=handler)
+    await client.flush()
+    handling: Any = subscription._wait_for_msgs_task
+    client._transport._io_writer.transport.abort()  # type: ignore[union-attr]  # it is connected
+    client._pending, client._pending_data_size = [b"PING\r\n"], 6
+    with pytest.raises(ConnectionResetError):
+        await client.close()
+    assert client.is_closed
+    assert ended.is_set()
+    assert not client.watchword.lives._lives
+    await soon(asyncio.wait((handling,)))
+    assert handling.done()
