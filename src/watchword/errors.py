@@ -113,7 +113,10 @@ class Forgotten(Unavailable):
 
 
 class Pending(Unavailable):
-    """The key is still being looked up: others may be judged meanwhile, and this message when ``found`` is done."""
+    """The key is still being looked up: others may be judged meanwhile, and this message once it is ``found``.
+
+    What ``found`` is, the caller's key source decides.
+    """
 
     def __init__(self, found: object) -> None:
         self.found = found

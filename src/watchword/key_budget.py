@@ -119,6 +119,11 @@ class KeyBudget:
             self._warn(why)
             raise Shed(why)
 
+    def knows(self, principal: str, key_id: bytes) -> bool:
+        """Return True if the source has found this key before, or lists it."""
+        pair = principal, key_id
+        return pair in self._familiar or self._is_listed(pair)
+
     async def _find_familiar(self, source: KeySource, pair: _Pair) -> VerificationKey | None:
         if self._familiar_under_way >= MOST_FAMILIAR:
             why = f"{MOST_FAMILIAR} look-ups for known keys are under way"
@@ -186,6 +191,6 @@ class KeyBudget:
         self._shed += 1
         now = self._clock()
         if self._warned_at is None or not 0 <= now - self._warned_at < _WARN_EVERY:
-            remedy = "check the key source; messages that were shed are judged when they are offered again"
+            remedy = "check the key source; shed messages are judged when offered again, which core NATS does not do"
             self._warnings.append(("keys.look_ups_shed", {"count": self._shed, "why": why, "remedy": remedy}))
             self._warned_at, self._shed = now, 0

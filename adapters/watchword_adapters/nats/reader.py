@@ -17,7 +17,7 @@ from watchword.spi import Expected, ObservedMessage, Position
 from watchword_adapters.nats.deliveries import Deliveries
 from watchword_adapters.nats.gate import Gate
 from watchword_adapters.nats.headers import block_of
-from watchword_adapters.nats.look_ups import LookUps
+from watchword_adapters.nats.look_ups import LookUp, LookUps
 from watchword_adapters.nats.message import delivered_msg
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ class Reader:
         self.exclusive: Final = exclusive
         self.gate = Gate()
         self.waiting: WaitingQueue | None = None
-        self._parked: Final[dict[asyncio.Future[object], list[Msg]]] = {}
-        self._look_ups: Final = LookUps(watchword.verifier.keys, self._parked, self._overtakes)
+        self._look_ups: Final = LookUps(watchword.verifier.keys, self._overtakes, self._come_back)
         self._in_hand: Msg | None = None
         self._copies = copies
         self._expected = expected or (lambda _: _ANYTHING)
@@ -123,7 +122,7 @@ class Reader:
                 except Pending as pending:
                     if self.waiting is not None:
                         return await self.park(raw, message, pending)
-                    await asyncio.wait((found_of(pending),))
+                    await asyncio.wait((look_up_of(pending).task,))
                     continue
                 except (Rejected, Unavailable) as verdict:
                     if isinstance(verdict, Unavailable) and await self.holds(message, verdict, attempts):
@@ -210,28 +209,28 @@ class Reader:
     async def park(self, raw: Msg, message: Message, pending: Pending) -> Msg | None:
         """Set a message aside until its key is found, and let others pass; then return it to the front of its queue.
 
-        If too many wait, the message is Unavailable; in observe mode it is delivered as such. On its last chance it
-        still waits, and later messages wait until there is space.
+        If too many wait, a message whose key the source has, or had, is waited for. Any other is Unavailable; in
+        observe mode it is delivered as such. On its last chance it still waits, and later messages wait until there is
+        space.
         """
-        task, queue = found_of(pending), self.waiting
-        observed = self.watchword.observes(message.channel)
-        if queue is None or (self._parks(MOST_PARKED) and (observed or not self.is_last_chance(message))):
+        look_up, queue, look_ups = look_up_of(pending), self.waiting, self._look_ups
+        observed, is_crowded = self.watchword.observes(message.channel), look_ups.parked >= MOST_PARKED
+        is_known = is_crowded and look_ups.knows(look_up)
+        if queue is None or (is_crowded and not is_known and (observed or not self.is_last_chance(message))):
             self.watchword.audit.refused(message, _CROWDED, observed=observed)
             if observed:
                 return self.deliver(raw, ObservedMessage(message, _CROWDED))
             await self.refused(raw, message, _CROWDED)
             return None
         queue.hold_back(raw)
-        if task in self._parked:
-            self._parked[task].append(raw)
-        else:
-            self._parked[task] = [raw]
-            task.add_done_callback(self._unpark)
+        look_up = look_ups.park(look_up, raw)
+        if is_known:
+            await asyncio.wait((look_up.task,))
+            return None
         attempts = 0
-        while self._parks(MOST_PARKED + 1):
+        while look_ups.parked > MOST_PARKED:
             if not await self.holds(message, _CROWDED, attempts):
-                held = self._parked.get(task, [])
-                self._parked[task] = [one for one in held if one is not raw]
+                look_ups.give_up(look_up, raw)
                 queue.task_done()
                 self.watchword.audit.refused(message, _CROWDED, observed=False)
                 await self.refused(raw, message, _CROWDED)
@@ -243,13 +242,9 @@ class Reader:
         """Return True if the message being judged would overtake one that has returned to the queue since."""
         return self.waiting is not None and self._in_hand is not None and self.waiting.has_earlier(self._in_hand)
 
-    def _parks(self, count: int) -> bool:
-        return sum(map(len, self._parked.values())) >= count
-
-    def _unpark(self, task: asyncio.Future[object]) -> None:
-        for raw in reversed(self._parked.pop(task)):
-            if self.waiting is not None:
-                self.waiting.come_back(raw)
+    def _come_back(self, raw: Msg) -> None:
+        if self.waiting is not None:
+            self.waiting.come_back(raw)
 
     async def ready_for(self, raw: Msg) -> None:  # noqa: ARG002 - streams look at the message
         """Wait until the memory is complete up to ``raw``."""
@@ -382,9 +377,9 @@ def only_answers(_: str) -> Expected:
     return _ANSWERS
 
 
-def found_of(pending: Pending) -> asyncio.Future[object]:
-    """Return the future that completes when the key has been found."""
-    assert isinstance(pending.found, asyncio.Future)  # noqa: S101 - for the type checker: look-ups of ours say so
+def look_up_of(pending: Pending) -> LookUp:
+    """Return the look-up that a message waits for."""
+    assert isinstance(pending.found, LookUp)  # noqa: S101 - for the type checker: ours raises it
     return pending.found
 
 

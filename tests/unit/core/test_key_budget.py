@@ -270,3 +270,16 @@ def test_what_was_shed_travels_as_unavailable() -> None:
     """Promise: another process reads of it that a message could not be judged."""
     made = pickle.loads(pickle.dumps(Shed("why")))  # noqa: S301 - our own
     assert (type(made), made.what, made.detail) == (Unavailable, "keys", "why")
+
+
+@pytest.mark.parametrize("source", [Source, ListedSource])
+def test_a_key_is_known_that_was_found_or_is_listed(source: type[Source]) -> None:
+    """Promise (A21): what a source has, or had, is told from what a stranger invents without asking it."""
+    asked = Asked(source())
+    known = ALICE, ALICE_KEY.key_id
+    assert asked.budget.knows(*known) is (source is ListedSource)
+    assert not asked.source.asked
+    at_once(asked.budget.find(*known))
+    assert asked.budget.knows(*known)
+    assert not asked.budget.knows(MALLORY, ALICE_KEY.key_id)
+    assert not asked.budget.knows(ALICE, b"invented")

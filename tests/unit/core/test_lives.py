@@ -142,6 +142,7 @@ def test_alias_and_original_are_one_reader() -> None:
     assert place.begun("tasks.scale") is mapped
     place.lives.close(original, "mapped")
     assert place.lives.open("mapped") is mapped
+    place.lives.close(original, "mapped")  # opened after the other one, and closed before it
 
 
 def test_an_answer_is_no_replay_of_what_came_before() -> None:

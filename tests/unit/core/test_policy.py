@@ -135,6 +135,7 @@ def test_prefixes_within_prefixes() -> None:
     assert list(patterns.covering("kafka://prod/a.b*")) == ["a.b*", "a.*", "a*"]
     assert sorted(patterns.meeting("kafka://prod/a.b*")) == ["a*", "a.*", "a.b", "a.b*", "a.b.c*"]
     assert sorted(patterns.meeting("kafka://prod/a.b")) == ["a*", "a.*", "a.b", "a.b*"]
+    assert sorted(patterns.meeting("kafka://prod/c*")) == []
 
 
 def calls_of(work: Callable[[], object]) -> int:

@@ -26,7 +26,17 @@ from tests.unit.core.world import (
     public,
     rejected,
 )
-from watchword import Allow, ConfigurationError, MemoryKeys, Policy, Rate, Reason, Rejected, Unavailable
+from watchword import (
+    Allow,
+    ConfigurationError,
+    MemoryKeys,
+    Policy,
+    Rate,
+    Reason,
+    Rejected,
+    Unavailable,
+    VerificationKey,
+)
 from watchword.message import Expected, Request
 from watchword.spi import Admission, Claim, MemoryReplayStore, Message, Position, Verifier
 
@@ -109,6 +119,29 @@ def test_a_store_that_does_not_answer_is_an_outage(answer: Any) -> None:
     with pytest.raises(Unavailable, match="replay") as caught:
         world.verify(press(nats()))
     assert "s3cret" not in str(caught.value)
+
+
+class EndedError(BaseException):
+    """Ends a process, as KeyboardInterrupt does."""
+
+
+class Ending:
+    """A key source during whose look-up the process is ended."""
+
+    async def find(self, _: str, __: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
+        raise EndedError
+
+
+def test_what_ends_the_process_is_no_verdict() -> None:
+    """Promise: an exception that is not an error passes through, and no engine is blamed for it."""
+    world = World()
+    world.verifier.keys.source = Ending()
+    with pytest.raises(EndedError):
+        world.verify(press(nats()))
+    with pytest.raises(EndedError):
+        at_once(world.verifier.verify_many([press(nats()), press(nats(), c7=b"2" * 16)]))
+    assert not world.verifier.warnings
 
 
 # Check 9
