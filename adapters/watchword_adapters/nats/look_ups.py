@@ -89,7 +89,7 @@ class LookUps:
                     return await self._soon(_going_on(coming, waited_for))
             else:
                 self._keys.require(principal, key_id)
-            look_up = self._begin(pair)
+            look_up = self._known.get(pair) or self._begin(pair)
             await asyncio.sleep(0)  # by then a source with the key in memory has answered
         if look_up.holds_back or self._overtakes():
             raise Pending(look_up)
