@@ -19,6 +19,7 @@ from tests.unit.core.world import (
     CountingStore,
     World,
     at_once,
+    endings,
     kafka,
     known_keys,
     nats,
@@ -358,6 +359,17 @@ def test_why_keys_cannot_be_looked_up_is_told_as_their_source_says(error: Except
     with pytest.raises(Unavailable) as caught:
         at_once(world.verifier.verify(press(kafka())))
     assert (str(caught.value), caught.value.what) == (told, "keys")
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_message_from_the_future_is_final_without_its_key(together: int) -> None:
+    """Promise: an outage does not hold what would be rejected with any key, be it alone or with others."""
+    world = World()
+    world.verifier.keys.source = Down()
+    place = kafka(exclusive=True, appended_at=None, appended_between=(NOW, NOW))
+    ahead = [press(place, c6=NOW + 60, c7=bytes([number]) * 16) for number in range(together)]
+    assert endings(world, ahead) == [str(Reason.FROM_FUTURE)] * together
+    assert endings(world, [press(place)]) == ["keys"]
 
 
 def test_a_rebuild_that_cannot_look_up_keys_says_so() -> None:
