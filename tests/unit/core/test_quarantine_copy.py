@@ -103,7 +103,7 @@ def test_a_copy_reads_back_as_the_message(
     assert (kept.position, kept.appended_at, kept.complete) == (record.position, record.appended_at, True)
     assert kept.digest == message_digest(record)
 
-    if value is not None and subject:
+    if value is not None and subject.strip():  # no subject of NATS has white space
         told = Message(channel=Channel("nats", REALM, subject), value=value, headers=tuple(headers))
         found = read_from_nats(copy_of(told)).message
         assert (found.headers, found.value) == (told.headers, value)
