@@ -55,5 +55,5 @@ class Background:
 
 
 def call_later(seconds: float, call: Callable[[], None]) -> None:
-    """Make a call in the event loop that runs in this thread, whichever that is; RuntimeError if there is none."""
+    """Make a call after ``seconds`` in the event loop that runs in this thread; RuntimeError if no loop runs."""
     asyncio.get_running_loop().call_later(seconds, call)

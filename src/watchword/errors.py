@@ -113,9 +113,9 @@ class Forgotten(Unavailable):
 
 
 class Pending(Unavailable):
-    """The key is still being looked up: others may be judged meanwhile, and this message once it is ``found``.
+    """The key is still being looked up: others may be judged meanwhile, and this message once its key is found.
 
-    What ``found`` is, the caller's key source decides.
+    ``found`` is for the caller: the key source that raises this sets it, so that the caller can wait for the look-up.
     """
 
     def __init__(self, found: object) -> None:

@@ -221,7 +221,7 @@ def _start(bus: Bus, directories: pytest.TempPathFactory) -> Started:
 
 @contextmanager
 def _noted(bus: Bus, config: pytest.Config) -> Iterator[Callable[[Broker, list[str]], Broker]]:
-    """Give what notes a broker in the account of the run; where there is none, the test fails."""
+    """Yield a function that records a broker in the account of the run; if no broker is available, the test fails."""
     account = config.stash[ACCOUNT]
 
     def note(broker: Broker, undetermined: list[str]) -> Broker:

@@ -19,7 +19,7 @@ Started = tuple[Broker, list[str]]
 
 @contextmanager
 def shared(directory: Path, start: Callable[[], Started]) -> Iterator[Started]:
-    """Give the broker that is known in a directory, for as long as the block takes; ``start`` one if there is none.
+    """Yield the broker that is recorded in a directory, and keep it until the block ends; ``start`` the first one.
 
     A broker that another process has started can be neither paused nor restarted here.
     """

@@ -305,9 +305,11 @@ class Base(Client):
         subscriptions = list(self._subs.values())
         try:
             await super()._close(status, do_cbs)
-        except OSError:  # the connection was lost with bytes unsent: nats-py has closed nothing else yet
-            self._status = Client.DISCONNECTED
-            await super()._close(status, do_cbs)
+        except OSError:
+            # If the connection was lost with bytes unsent, nats-py has closed nothing else yet; a callback comes last.
+            if self._subs or not subscriptions:
+                self._status = Client.DISCONNECTED
+                await super()._close(status, do_cbs)
             raise
         finally:
             if status == Client.CLOSED:

@@ -96,7 +96,7 @@ class LookUps:
         return look_up.task.result()
 
     def park(self, look_up: LookUp, raw: Msg) -> LookUp:
-        """Let a message wait, and return the look-up that it waits for: the present one of its key."""
+        """Let a message wait, and return the look-up that it waits for: the current one of its key."""
         look_up = self._known.setdefault(look_up.pair, look_up)
         if not look_up.waiting:
             look_up.task.add_done_callback(lambda _: self._return(look_up))

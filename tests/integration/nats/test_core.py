@@ -519,3 +519,23 @@ async def test_a_connection_that_is_lost_while_it_closes_leaves_nothing_open(wor
     assert not client.watchword.lives._lives
     await soon(asyncio.wait((handling,)))
     assert handling.done()
+
+
+async def test_a_callback_that_fails_at_the_close_is_called_once(world: World, unique: Unique) -> None:
+    """An error of the user's own callback is raised, as by nats-py, and nothing is closed a second time."""
+    calls: list[str] = []
+
+    async def closed() -> None:
+        calls.append("closed")
+        raise ConnectionError("the user's own")
+
+    async def handler(_: Msg) -> None:
+        pass
+
+    client = await world.client(world.agent(CLOUD, shared=False), closed_cb=closed)
+    await client.subscribe(unique("core"), cb=handler)
+    await client.flush()
+    with pytest.raises(ConnectionError, match="the user's own"):
+        await client.close()
+    assert calls == ["closed"]
+    assert not client.watchword.lives._lives

@@ -274,7 +274,7 @@ def test_what_was_shed_travels_as_unavailable() -> None:
 
 @pytest.mark.parametrize("source", [Source, ListedSource])
 def test_a_key_is_known_that_was_found_or_is_listed(source: type[Source]) -> None:
-    """Promise (A21): what a source has, or had, is told from what a stranger invents without asking it."""
+    """Promise (A21): a key that the source has, or had, is distinguished from invented ones without a look-up."""
     asked = Asked(source())
     known = ALICE, ALICE_KEY.key_id
     assert asked.budget.knows(*known) is (source is ListedSource)
