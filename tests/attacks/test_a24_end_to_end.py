@@ -6,10 +6,10 @@ from pathlib import Path
 
 import nats
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 
 from benchmarks.trust.world import PATIENCE, PLANNER, Member, World, ends, flows
 from tests.brokers.broker import Broker
+from tests.support.broker_tools import admin_of, delete_topics
 
 RATE = 50
 
@@ -46,10 +46,8 @@ async def cut_short(world: World) -> None:
         await client.jetstream().delete_stream(world.control.replace(".", "-"))
         await client.close()
     else:
-        admin = AIOKafkaAdminClient(bootstrap_servers=world.address)
-        await admin.start()
-        await admin.delete_topics([world.control])
-        await admin.close()
+        async with admin_of(world.address) as admin:
+            await delete_topics(admin, world.control)
     await world.types("control", "init")
 
 

@@ -16,11 +16,12 @@ from typing import Any, Literal, Protocol
 import nats
 import pytest
 import pytest_asyncio
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from tests.brokers.broker import Broker, Bus, NotHereError
 from tests.brokers.shared import Started, shared
 from tests.brokers.start import start
+from tests.support.broker_tools import admin_of, create_topics
 
 BUSES: tuple[Bus, ...] = ("kafka", "nats", "redis")
 TimestampType = Literal["LogAppendTime", "CreateTime"]
@@ -138,25 +139,21 @@ def unique() -> Callable[[str], str]:
 async def make_topic(kafka_bootstrap: str) -> AsyncIterator[MakeTopic]:
     """Give a maker of topics, which are deleted after the test."""
     made: list[str] = []
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
-    await admin.start()
+    async with admin_of(kafka_bootstrap) as admin:
 
-    async def make(partitions: int = 1, timestamp_type: TimestampType = "LogAppendTime", **configs: str) -> str:
-        name = _unique("topic")
-        settings = {key.replace("_", "."): value for key, value in configs.items()}
-        settings["message.timestamp.type"] = timestamp_type
-        answer: Any = await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=settings)])
-        (error,) = answer.topic_errors
-        assert error[1] == 0, error
-        made.append(name)
-        return name
+        async def make(partitions: int = 1, timestamp_type: TimestampType = "LogAppendTime", **configs: str) -> str:
+            name = _unique("topic")
+            settings = {key.replace("_", "."): value for key, value in configs.items()}
+            settings["message.timestamp.type"] = timestamp_type
+            await create_topics(admin, NewTopic(name, partitions, 1, topic_configs=settings))
+            made.append(name)
+            return name
 
-    try:
-        yield make
-        if made:
-            await admin.delete_topics(made)
-    finally:
-        await admin.close()
+        try:
+            yield make
+        finally:
+            if made:
+                await admin.delete_topics(made)
 
 
 @pytest_asyncio.fixture

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
+from tests.support.broker_tools import admin_of, create_topics
 from tests.support.patience import PATIENCE
 from watchword import VerifiedMessage, Watchword
 from watchword.kafka import SigningProducer, VerifyingConsumer
@@ -122,9 +123,5 @@ async def on_kafka(address: str, topic: str, agents: list[Watchword], reader: Wa
 
 async def make_topic(address: str, name: str) -> None:
     """Make a topic of one partition, which the broker stamps."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=address)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(name, 1, 1, topic_configs={"message.timestamp.type": "LogAppendTime"})])
-    finally:
-        await admin.close()
+    async with admin_of(address) as admin:
+        await create_topics(admin, NewTopic(name, 1, 1, topic_configs={"message.timestamp.type": "LogAppendTime"}))

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import nats
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from benchmarks.trust.world import CONTROLLER, PATIENCE, PLANNER, READERS
+from tests.support.broker_tools import admin_of, create_topics
 from tests.support.realm import RATE, Realm, Step
 
 pytestmark = pytest.mark.usefixtures("children_not_traced")
@@ -229,14 +230,12 @@ async def quarantine(bus: str, address: str, name: str) -> AsyncIterator[None]:
             await connection.jetstream().delete_stream(stream)
             await connection.close()
         return
-    admin = AIOKafkaAdminClient(bootstrap_servers=address)
-    await admin.start()
-    await admin.create_topics([NewTopic(name, 1, 1)])
-    try:
-        yield
-    finally:
-        await admin.delete_topics([name])
-        await admin.close()
+    async with admin_of(address) as admin:
+        await create_topics(admin, NewTopic(name, 1, 1))
+        try:
+            yield
+        finally:
+            await admin.delete_topics([name])
 
 
 @pytest.mark.parametrize("bus", ["nats", pytest.param("kafka", marks=pytest.mark.needs_kafka("topic_ids"))])

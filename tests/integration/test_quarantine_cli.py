@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
+from tests.support.broker_tools import admin_of, create_topics
 from watchword import Unavailable, Watchword
 from watchword.spi import Channel, Message, Position
 from watchword_adapters.cli import main
@@ -60,10 +61,8 @@ async def on_kafka(agent: Watchword, bootstrap: str, topic: str) -> None:
     """Send an honest and a forged record, and quarantine both."""
     quarantine = KafkaQuarantine.from_settings(agent)
     assert quarantine is not None
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    await admin.create_topics([NewTopic(name, 1, 1) for name in (topic, quarantine.topic)])
-    await admin.close()
+    async with admin_of(bootstrap) as admin:
+        await create_topics(admin, *(NewTopic(name, 1, 1) for name in (topic, quarantine.topic)))
     async with SigningProducer(watchword=agent, bootstrap_servers=bootstrap, enable_idempotence=True) as producer:
         await producer.send_and_wait(topic, b"scale", partition=0)
     async with AIOKafkaProducer(bootstrap_servers=bootstrap) as attacker:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 
 import watchword
+from tests.support.broker_tools import admin_of, create_topics
 from tests.support.patience import PATIENCE
 from tests.typing.snippets import CONTEXT, Snippet, snippets
 from watchword.kafka import SigningProducer, VerifyingConsumer
@@ -41,14 +42,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def _make_topics(bootstrap: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
+    async with admin_of(bootstrap) as admin:
         for topic in TOPICS:
             with contextlib.suppress(TopicAlreadyExistsError):
-                await admin.create_topics([NewTopic(topic, 1, 1)])
-    finally:
-        await admin.close()
+                await create_topics(admin, NewTopic(topic, 1, 1))
 
 
 @asynccontextmanager

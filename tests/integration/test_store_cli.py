@@ -12,9 +12,10 @@ from typing import Any
 import nats
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from tests.brokers.broker import Broker
+from tests.support.broker_tools import admin_of, create_topics
 from watchword_adapters.cli import main
 
 
@@ -86,10 +87,8 @@ def test_a_groups_backlog_ends_at_the_ends_of_its_logs(
     topic, group, servers = unique("tasks"), unique("group"), kafka_broker.address
 
     async def fill() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-        await admin.start()
-        await admin.create_topics([NewTopic(topic, 3, 1)])
-        await admin.close()
+        async with admin_of(servers) as admin:
+            await create_topics(admin, NewTopic(topic, 3, 1))
         async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
             for partition in (0, 0, 1):
                 await producer.send_and_wait(topic, b"", partition=partition)

@@ -14,10 +14,10 @@ from typing import Any
 import nats
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.brokers.nats import wheel
 from tests.brokers.plugin import MakeStream, MakeTopic
+from tests.support.broker_tools import admin_of
 from tests.support.patience import PATIENCE
 from watchword import Watchword
 from watchword_adapters.brokers import nats_server
@@ -182,12 +182,8 @@ async def test_a_topic_is_read_along(settings: Path, kafka_bootstrap: str, make_
         assert code == 0
         verdicts = await asyncio.to_thread(judged, lines, settings)
         assert sorted(line["verdict"] for line in verdicts) == ["rejected", "rejected", "verified", "verified"]
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
-    await admin.start()
-    try:
+    async with admin_of(kafka_bootstrap) as admin:
         assert not [group for group, *_ in await admin.list_consumer_groups() if topic in group]
-    finally:
-        await admin.close()
 
 
 def test_a_topic_that_is_not_there(settings: Path, kafka_bootstrap: str, unique: Callable[[str], str]) -> None:

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 import nats
-from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.support import nats_tokens
+from tests.support.broker_tools import admin_of
 from tests.support.nats_tokens import Holder, creds, write_secret
 from tests.support.workload_api import Authority, Svid, WorkloadApi
 from watchword import SigningKey, Watchword, load
@@ -145,9 +145,5 @@ async def forget(bus: str, address: str, name: str) -> None:
                 await admin.jetstream().delete_stream(one.config.name or "")
         await admin.close()
         return
-    kafka = AIOKafkaAdminClient(bootstrap_servers=address)
-    await kafka.start()
-    try:
+    async with admin_of(address) as kafka:
         await kafka.delete_topics([topic for topic in await kafka.list_topics() if topic.startswith(f"{name}.")])
-    finally:
-        await kafka.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
@@ -109,8 +110,8 @@ class ControlBroker:
         return await self.patiently(self.look)
 
     async def look(self) -> Topic:
-        """Return the topic's metadata as one broker has them now."""
-        found = await self._metadata()
+        """Return the topic's metadata as a broker has them now."""
+        found = await self._found()
         if found.error == _UNKNOWN_TOPIC:
             raise ConfigurationError(
                 f"control topic {self.topic_name!r} does not exist: run watchword control init, which creates it"
@@ -152,26 +153,30 @@ class ControlBroker:
         return await self.patiently(ask)
 
     async def make(self, replicas: int | None, settings: Mapping[str, str] = MADE) -> bool:
-        """Create the topic if missing; return True if so. ``replicas`` None: three, or one per broker if fewer."""
-        made = await self.patiently(lambda: self._make(replicas, settings))
+        """Create the topic if missing; return True if so. ``replicas`` None: three, or one per broker if fewer.
 
-        async def there() -> None:
-            if (await self._metadata()).error == _UNKNOWN_TOPIC:
+        Brokers learn late of what was created or deleted, so this looks and creates until one knows the topic.
+        """
+        made = False
+
+        async def known() -> None:
+            nonlocal made
+            found = await self._found()
+            if found.error == _UNKNOWN_TOPIC:
+                made = await self._create(found, replicas, settings) or made
                 raise LookAgainError(f"topic {self.topic_name!r} was created, but is not known yet")
 
-        await self.patiently(there)
+        await self.patiently(known)
         return made
 
-    async def _make(self, replicas: int | None, settings: Mapping[str, str]) -> bool:
-        found = await self._metadata()
-        if found.error != _UNKNOWN_TOPIC:
-            return False
-        count = min(_MOST_REPLICAS, found.brokers) if replicas is None else replicas
+    async def _create(self, missing: Topic, replicas: int | None, settings: Mapping[str, str]) -> bool:
+        """Create a topic that brokers do not know; return False if their controller knows it."""
+        count = min(_MOST_REPLICAS, missing.brokers) if replicas is None else replicas
         topics: list[Any] = [(self.topic_name, 1, count, [], list(settings.items()))]
         request = CreateTopicsRequest(topics, int(PATIENCE * 1000), validate_only=False)
-        answer = await self._send(found.controller, request)
+        answer = await self._send(missing.controller, request)
         ((_, error, told),) = answer.topic_errors
-        if error == _TOPIC_EXISTS:  # another process was faster
+        if error == _TOPIC_EXISTS:  # created meanwhile, or not deleted yet
             return False
         self._check(error, "Create", told or "")
         return True
@@ -192,8 +197,20 @@ class ControlBroker:
             " (docs/control.md)"
         )
 
-    async def _metadata(self) -> Topic:
-        return topic_in(await self._send(self._any(), TopicRequest(self.topic_name)))
+    async def _found(self) -> Topic:
+        """Return the topic's metadata; a topic is missing only if no broker knows it, since one may lag behind."""
+        asked = self._any()
+        found = await self._metadata(asked)
+        for broker in self._client.cluster.brokers():
+            if found.error != _UNKNOWN_TOPIC:
+                break
+            if broker.nodeId != asked:
+                with suppress(KafkaError):
+                    found = await self._metadata(broker.nodeId)
+        return found
+
+    async def _metadata(self, node: int) -> Topic:
+        return topic_in(await self._send(node, TopicRequest(self.topic_name)))
 
     def _any(self) -> int:
         node: int | None = self._client.get_random_node()

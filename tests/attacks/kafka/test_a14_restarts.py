@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from tests.integration.kafka.world import INTERN, World, eventually, read, values
+from tests.support.broker_tools import delete_before
 from tests.support.kept import Kept
 from watchword import Unavailable
 from watchword_adapters.kafka import VerifyingConsumer
@@ -22,16 +22,6 @@ async def passed(seconds: float) -> None:
         return time.time() > end
 
     await eventually(probe)
-
-
-async def cut(world: World, topic: str, before: int) -> None:
-    """Delete what stands before an offset, as retention does."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
-    await admin.start()
-    try:
-        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=before)})
-    finally:
-        await admin.close()
 
 
 async def test_a14_replay_after_a_restart(world: World) -> None:
@@ -151,7 +141,7 @@ async def test_a39_retention_that_has_cut_the_window(world: World) -> None:
     async with world.consumer(world.reader(), topic, group_id=group) as consumer:
         assert values(await read(consumer, 2)) == [b"1", b"2"]
     await world.inject(topic, captured)
-    await cut(world, topic, 1)
+    await delete_before(world.bootstrap, topic, 1)
     skew = 2.0
     old, new = world.reader(max_skew=skew), world.reader(max_skew=skew)
     await passed(skew + 1.5)
@@ -171,7 +161,7 @@ async def test_a39_log_that_was_emptied(world: World) -> None:
     captured = await world.capture(topic, 2)
     async with world.consumer(world.reader(), topic, group_id=group) as consumer:
         assert values(await read(consumer, 2)) == [b"1", b"2"]
-    await cut(world, topic, 2)
+    await delete_before(world.bootstrap, topic, 2)
     skew = 2.0
     old, new = world.reader(max_skew=skew), world.reader(max_skew=skew)
     async with world.consumer(old, topic, group_id=group) as consumer:

@@ -9,8 +9,8 @@ from typing import Any
 import nats
 import pytest
 import pytest_asyncio
-from aiokafka.admin import AIOKafkaAdminClient
 
+from tests.support.broker_tools import admin_of, delete_topics
 from tests.support.patience import PATIENCE
 from watchword import Reason, Rejected, SigningKey, Watchword, load
 from watchword.jwk import to_jwks
@@ -51,15 +51,13 @@ async def bus(request: pytest.FixtureRequest, unique: Callable[[str], str]) -> A
         await connection.close()
         return
     address = request.getfixturevalue("kafka_bootstrap")
-    admin = AIOKafkaAdminClient(bootstrap_servers=address)
-    await admin.start()
+    async with admin_of(address) as admin:
 
-    async def delete_topic() -> None:
-        await admin.delete_topics([name])
+        async def delete_topic() -> None:
+            await delete_topics(admin, name)
 
-    yield Bus(f"kafka://prod/{name}", f'[kafka]\nservers = ["{address}"]', delete_topic)
-    await delete_topic()
-    await admin.close()
+        yield Bus(f"kafka://prod/{name}", f'[kafka]\nservers = ["{address}"]', delete_topic)
+        await delete_topic()
 
 
 class World:
@@ -104,8 +102,7 @@ class World:
         _, parts = self.process(ONCALL)
         log = parts.open_log()
         async with asyncio.timeout(PATIENCE), log:
-            while not await log.make():  # noqa: ASYNC110 - a broker sets no event; it may yet be deleting the one before
-                await asyncio.sleep(0.05)
+            assert await log.make()
         return log
 
     async def say(self, *sayings: Saying) -> None:

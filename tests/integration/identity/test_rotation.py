@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from tests.support import nats_tokens
+from tests.support.broker_tools import admin_of, create_topics
 from tests.support.identities import PLANNER, WORKER, Identities, forget
 from tests.support.patience import PATIENCE
 from watchword import Unavailable, Watchword
@@ -108,11 +109,9 @@ async def place(request: pytest.FixtureRequest, unique: Callable[[str], str]) ->
         await forget("nats", url, name)
         return
     address = request.getfixturevalue("kafka_bootstrap")
-    kafka = AIOKafkaAdminClient(bootstrap_servers=address)
-    await kafka.start()
     stamped = {"message.timestamp.type": "LogAppendTime"}
-    await kafka.create_topics([NewTopic(f"{name}.tasks", 1, 1, topic_configs=stamped)])
-    await kafka.close()
+    async with admin_of(address) as admin:
+        await create_topics(admin, NewTopic(f"{name}.tasks", 1, 1, topic_configs=stamped))
     made = Place("kafka", address, f"{name}.tasks")
     yield made
     await made.close()

@@ -2,18 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin import NewPartitions, RecordsToDelete
 from aiokafka.errors import InvalidReplicationFactorError, KafkaConnectionError, KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
 
 from tests.brokers.broker import Broker
 from tests.integration.kafka.world import PLANNER, REALM, World, eventually
+from tests.support.broker_tools import admin_of, alter_topic, delete_topics, settings_of
 from tests.support.patience import PATIENCE
 from tests.support.raw_kafka import GZIP, Batch, Raw, RawClient
 from watchword import ConfigurationError, Mode, Policy, SigningError, Unavailable, VerifiedMessage, Watchword
@@ -35,24 +35,13 @@ def log_on(world: World, topic: str, **options: Any) -> KafkaControlLog:
     return KafkaControlLog(topic, watchword=world.speaker(), bootstrap_servers=world.bootstrap, **options)
 
 
-@asynccontextmanager
-async def administrator(world: World) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Give someone who may change everything."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
-
-
 @pytest.fixture
 async def log(world: World, unique: Callable[[str], str]) -> AsyncIterator[KafkaControlLog]:
     """Give a log that was made, and is deleted after the test."""
     async with log_on(world, unique("control")) as made:
         assert await made.make()
         yield made
-        async with administrator(world) as admin:
+        async with admin_of(world.bootstrap) as admin:
             await admin.delete_topics([made.topic])
 
 
@@ -85,25 +74,6 @@ async def soon(coming: Any) -> Any:
         return await coming
 
 
-async def settings_of(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
-    """Return all settings of a topic."""
-    answers: list[Any] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-    return {name: value for name, value, *_ in answers[0].resources[0][4]}
-
-
-async def set_(admin: AIOKafkaAdminClient, topic: str, **changes: str) -> None:
-    """Change settings of a log, and wait until the broker tells them."""
-    configs = {**MADE, **{name.replace("_", "."): value for name, value in changes.items()}}
-    answers: list[Any] = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
-    assert answers[0].resources[0][0] == 0, answers
-
-    async def told() -> bool:
-        found = await settings_of(admin, topic)
-        return all(found[name] == value for name, value in configs.items())
-
-    await eventually(told)
-
-
 # Made, and checked
 
 
@@ -115,7 +85,7 @@ async def test_it_is_made_once(world: World, log: KafkaControlLog) -> None:
     async with log_on(world, log.topic) as again:
         assert not await again.make()
         assert await again.end() == before
-    async with administrator(world) as admin:
+    async with admin_of(world.bootstrap) as admin:
         found = await settings_of(admin, log.topic)
     assert {name: found[name] for name in MADE} == MADE
 
@@ -132,7 +102,7 @@ async def test_a_stranger_can_store_nothing_longer_than_any_statement(world: Wor
 async def test_two_who_make_it_at_once_agree(world: World, unique: Callable[[str], str]) -> None:
     """One makes it, the other finds it."""
     topic = unique("control")
-    async with log_on(world, topic) as one, log_on(world, topic) as other, administrator(world) as admin:
+    async with log_on(world, topic) as one, log_on(world, topic) as other, admin_of(world.bootstrap) as admin:
         assert sorted(await asyncio.gather(one.make(), other.make())) == [False, True]
         assert await one.end() == await other.end()
         await admin.delete_topics([topic])
@@ -152,7 +122,7 @@ async def test_a_log_that_is_missing_is_told_and_not_made(world: World, unique: 
         for question in (log.check(), log.end(), anext(log.read(0)), log.publish(b"1", KIND)):
             with pytest.raises(ConfigurationError, match="run watchword control init, which creates it"):
                 await question
-    async with administrator(world) as admin:
+    async with admin_of(world.bootstrap) as admin:
         assert topic not in await admin.list_topics()
 
 
@@ -172,8 +142,8 @@ async def test_a_topic_that_could_lose_or_change_statements_is_refused(
     world: World, log: KafkaControlLog, change: dict[str, str], remedy: str
 ) -> None:
     """Promise (A52): making and checking refuse it, and say what to set; nothing of it is changed."""
-    async with administrator(world) as admin:
-        await set_(admin, log.topic, **change)
+    async with admin_of(world.bootstrap) as admin:
+        await alter_topic(world.bootstrap, log.topic, **change)
         before = await settings_of(admin, log.topic)
         for asked in (log.make(), log.check()):
             with pytest.raises(ConfigurationError) as refusal:
@@ -196,7 +166,7 @@ async def test_a_topic_as_brokers_make_them_is_refused(world: World) -> None:
 async def test_a_partition_that_is_added_is_told(world: World, log: KafkaControlLog) -> None:
     """Promise (A52): what was said continues to be read, and the next start is refused."""
     await log.publish(b"1", KIND)
-    async with administrator(world) as admin:
+    async with admin_of(world.bootstrap) as admin:
         await admin.create_partitions({log.topic: NewPartitions(2)})
 
     async def refused() -> bool:
@@ -280,8 +250,7 @@ async def test_a_flood_of_strangers_is_read_in_bounds(world: World, log: KafkaCo
 
     The topic takes batches as large as brokers let topics do by default, as logs that operators made may.
     """
-    async with administrator(world) as admin:
-        await set_(admin, log.topic, max_message_bytes="1048588")
+    await alter_topic(world.bootstrap, log.topic, max_message_bytes="1048588")
     await log.check()
     many = Batch(records=[Raw(value=b"") for _ in range(30_000)], codec=GZIP)
     async with RawClient(world.bootstrap) as stranger:
@@ -322,7 +291,7 @@ async def test_what_was_deleted_before_is_passed_over(world: World, log: KafkaCo
     """What is gone holds nobody up; who may delete records takes statements away, which their chains tell."""
     for number in range(5):
         await log.publish(b"%d" % number, KIND)
-    async with aclosing(log.read(0)) as entries, administrator(world) as admin:
+    async with aclosing(log.read(0)) as entries, admin_of(world.bootstrap) as admin:
         await soon(anext(entries))
         await admin.delete_records({TopicPartition(log.topic, 0): RecordsToDelete(before_offset=3)})
 
@@ -349,12 +318,12 @@ async def test_a_log_that_is_made_again_has_another_identity(world: World, log: 
     await log.publish(b"1", KIND)
     await log.publish(b"2", KIND)
     before = await log.end()
-    async with aclosing(log.read(0)) as entries, administrator(world) as admin:
+    async with aclosing(log.read(0)) as entries, admin_of(world.bootstrap) as admin:
         await soon(anext(entries))
         coming = asyncio.ensure_future(anext(entries))
         await asyncio.sleep(0.05)
-        await admin.delete_topics([log.topic])
-        await made_again(log)
+        await delete_topics(admin, log.topic)
+        assert await log.make()
         for number in range(more):
             await log.publish(b"other %d" % number, KIND)
         with pytest.raises((Unavailable, ConfigurationError), match=r"recreated|does not exist"):
@@ -363,15 +332,6 @@ async def test_a_log_that_is_made_again_has_another_identity(world: World, log: 
         await soon(anext(log.read(1)))  # as a reader that asked for the end before
     assert (await log.end()).identity != before.identity
     assert offsets(await read(log, 0, more)) == list(range(more))
-
-
-async def made_again(log: KafkaControlLog) -> None:
-    """Make a log as soon as the broker has deleted the one before."""
-
-    async def made() -> bool:
-        return await log.make()
-
-    await eventually(made)
 
 
 async def test_who_has_not_asked_before_reads_what_is_there(world: World, log: KafkaControlLog) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
-from aiokafka.protocol.admin import CreateAclsRequest
+from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 
 from tests.brokers.broker import Broker, NotHereError
 from tests.brokers.kafka import with_users
 from tests.integration.kafka.world import eventually
+from tests.support.broker_tools import admin_of, delete_topics
 from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, SigningKey, Watchword
 from watchword_adapters.kafka.control_log import KafkaControlLog
@@ -28,7 +28,7 @@ USERS: dict[str, list[str]] = {
 }
 LACKING = [(user, right) for user, rights in USERS.items() for right in rights]
 OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
-_TOPIC, _LITERAL, _ALLOW = 2, 3, 3
+_ANY, _TOPIC, _LITERAL, _ALLOW = 1, 2, 3, 3
 
 pytestmark = pytest.mark.needs_kafka("users")
 
@@ -73,6 +73,13 @@ async def grant(address: str) -> None:
             request = CreateAclsRequest(_TOPIC, TOPIC, _LITERAL, f"User:{user}", "*", OPERATIONS[right], _ALLOW)
             answer = await client.send(client.get_random_node(), request)
             assert answer.creation_responses[0][0] == 0, answer
+        asking = DescribeAclsRequest(_TOPIC, TOPIC, _LITERAL, None, None, _ANY, _ANY)  # type: ignore[arg-type]  # null: any
+
+        async def granted() -> bool:  # the controller answers before the broker knows
+            found: Any = await client.send(client.get_random_node(), asking)
+            return sum(len(resource[-1]) for resource in found.resources) == len(rights)
+
+        await eventually(granted)
     finally:
         await client.close()
 
@@ -88,15 +95,8 @@ async def admin(server: Broker) -> AsyncIterator[KafkaControlLog]:
     """Give the log to someone who may do everything; it is deleted after the test."""
     async with log_of(server, "admin") as log:
         yield log
-    client = AIOKafkaAdminClient(bootstrap_servers=server.address, **login("admin"))
-    await client.start()
-    await client.delete_topics([TOPIC])
-
-    async def gone() -> bool:
-        return TOPIC not in await client.list_topics()
-
-    await eventually(gone)
-    await client.close()
+    async with admin_of(server.address, **login("admin")) as client:
+        await delete_topics(client, TOPIC)
 
 
 async def agent(log: KafkaControlLog, admin: KafkaControlLog) -> None:

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import MessageSizeTooLargeError
 
 from tests.brokers.plugin import MakeTopic
 from tests.integration.kafka.world import CONTROLLER, INTERN, PLANNER, Captured, World, read
+from tests.support.broker_tools import admin_of, settings_of
 from watchword import ConfigurationError
 from watchword.presence import CONTENT_TYPE, MAX_BYTES, Announcement, Presence
 from watchword.spi import Message
@@ -61,13 +60,8 @@ async def test_what_is_made_takes_no_megabytes(world: World, unique: Callable[[s
     async with KafkaPresence(topic, watchword=world.speaker(), bootstrap_servers=world.bootstrap) as channel:
         assert await channel.make()
         assert not await channel.make()
-        admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
-        await admin.start()
-        try:
-            answers: list[Any] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-        finally:
-            await admin.close()
-        settings = {name: value for name, value, *_ in answers[0].resources[0][4]}
+        async with admin_of(world.bootstrap) as admin:
+            settings = await settings_of(admin, topic)
         assert (settings["retention.bytes"], settings["retention.ms"]) == (str(1 << 30), "86400000")
         async with AIOKafkaProducer(bootstrap_servers=world.bootstrap) as stranger:
             with pytest.raises(MessageSizeTooLargeError):

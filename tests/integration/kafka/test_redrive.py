@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from tests.integration.kafka.quarantining import held, pass_through, quarantine_in
 from tests.integration.kafka.world import CONTROLLER, PLANNER, REALM, Captured, World, committed
+from tests.support.broker_tools import delete_before
 from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, Reason, Rejected, Unavailable, VerifiedMessage, Watchword
 from watchword.quarantine_copy import HeaderStyle, make_copy
@@ -110,12 +110,7 @@ async def test_what_retention_took_is_judged_from_the_copy(world: World) -> None
     await world.say(topic, b"fresh")
     fresh, old = (await world.capture(topic))[0], await world.sign(topic, b"old", clock=lambda: time.time() - 3600)
     await keep(world, quarantine_topic, message(topic, fresh), message(topic, old, 1))
-    admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
-    await admin.start()
-    try:
-        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=1)})
-    finally:
-        await admin.close()
+    await delete_before(world.bootstrap, topic, 1)
     assert told(await driven(world, quarantine_topic)) == [("copy", "fresh"), ("copy", "stale")]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
     InvalidTopicError,
@@ -182,7 +183,7 @@ async def test_what_is_asked_for_is_what_is_made() -> None:
     """The controller makes it, with three replicas where there are so many brokers, or as many as asked for."""
     for replicas, count in ((None, 3), (2, 2)):
         create = SimpleNamespace(topic_errors=[("control", 0, None)])
-        answers = Answers(topic=[told(error=3), told(error=3), told()], create=[create])
+        answers = Answers(topic=[told(error=3), told()], create=[create])
         async with asking(answers) as broker:
             assert await broker.make(replicas)
         ((node, request),) = [one for one in answers.asked if isinstance(one[1], CreateTopicsRequest)]
@@ -198,11 +199,59 @@ async def test_a_refusal_to_make_it_is_told() -> None:
             await broker.make(None)
 
 
+def created(*codes: int) -> list[Any]:
+    """Return how the controller answers requests for a topic."""
+    return [SimpleNamespace(topic_errors=[("control", code, None)]) for code in codes]
+
+
 async def test_who_is_slower_finds_it() -> None:
     """Someone else has made it in between."""
-    create = SimpleNamespace(topic_errors=[("control", 36, None)])
-    async with asking(Answers(topic=[told(error=3), told()], create=[create])) as broker:
+    async with asking(Answers(topic=[told(error=3), told()], create=created(36))) as broker:
         assert not await broker.make(None)
+
+
+async def test_a_topic_that_the_broker_learns_of_late_is_waited_for() -> None:
+    """It counts as created once, however often the controller is asked for it."""
+    answers = Answers(topic=[told(error=3), told(error=3), told(error=3), told()], create=created(0, 36))
+    async with asking(answers) as broker:
+        assert await broker.make(None)
+
+
+async def test_a_topic_that_goes_while_it_is_made_is_made_again() -> None:
+    """A controller that has not deleted the one before says that it exists; the next request creates it."""
+    answers = Answers(topic=[told(error=3), told(error=3), told()], create=created(36, 0))
+    async with asking(answers) as broker:
+        assert await broker.make(None)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_topic_that_stays_unknown_ends_the_making() -> None:
+    """Brokers that never learn of it are an error after a while."""
+    async with asking(Answers(topic=[told(error=3)], create=created(0))) as broker:
+        with pytest.raises(KafkaError, match="was created, but is not known yet"):
+            await broker.make(None)
+
+
+@pytest.mark.parametrize("others", [[told()], [told(error=3), told()], [KafkaConnectionError(), told()]])
+async def test_a_broker_that_lags_behind_hides_no_topic(others: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other brokers are asked before a topic is said to be missing; one that cannot be reached is passed over."""
+    monkeypatch.setattr(ClusterMetadata, "brokers", lambda _: [SimpleNamespace(nodeId=number) for number in (1, 2, 3)])
+    answers = Answers(topic=[told(error=3), *others], create=[])
+    async with asking(answers) as broker:
+        assert (await broker.look()).id == ID
+        assert [node for node, _ in answers.asked] == [1, 2, 3][: len(answers.asked)]
+        answers.left["topic"] = [told(error=3), *others]
+        assert not await broker.make(None), "it is not created a second time"
+
+
+async def test_what_no_broker_knows_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is asked once, and the error says what to do."""
+    monkeypatch.setattr(ClusterMetadata, "brokers", lambda _: [SimpleNamespace(nodeId=number) for number in (1, 2, 3)])
+    answers = Answers(topic=[told(error=3), KafkaConnectionError(), told(error=3)])
+    async with asking(answers) as broker:
+        with pytest.raises(ConfigurationError, match="does not exist: run watchword control init"):
+            await broker.look()
+    assert [node for node, _ in answers.asked] == [1, 2, 3]
 
 
 async def test_a_fetch_that_waits_holds_up_no_question() -> None:
