@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
@@ -499,6 +500,19 @@ class BaseState(JetStreamContext._JSI):
         name = self._conn._nuid.next().decode()
         self._ccreq.name = name
         return name
+
+
+def manager_of(context: JetStreamContext) -> JetStreamManager:
+    """Return the manager that a context sends its own questions through, with the same prefix and time limit."""
+    return context._jsm
+
+
+async def asked(manager: JetStreamManager, what: str, question: dict[str, Any]) -> dict[str, Any]:
+    """Send an API request; return the raw response, since nats-py omits parts of it."""
+    answer: dict[str, Any] = await manager._api_request(
+        f"{manager._prefix}.{what}", json.dumps(question).encode(), timeout=manager._timeout
+    )
+    return answer
 
 
 def client_of(msg: Msg) -> Any:

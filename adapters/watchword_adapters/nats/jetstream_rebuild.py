@@ -1,11 +1,8 @@
 """Rebuilds the replay memory of a consumer read by one process, by rereading its stream (docs/replay.md)."""
 
-# ruff: noqa: SLF001 - nats-py has no hooks: this module calls its private request methods
-
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
@@ -18,7 +15,7 @@ from nats.js.errors import NotFoundError
 from watchword import ConfigurationError, Unavailable, WatchwordError
 from watchword.endings import FIRST_DELAY, Outage, delay_after
 from watchword.stream_life import StreamFacts
-from watchword_adapters.nats._seam import BasePullSubscription
+from watchword_adapters.nats._seam import BasePullSubscription, asked, manager_of
 from watchword_adapters.nats.deliveries import Deliveries
 from watchword_adapters.nats.message import sequence_of
 from watchword_adapters.nats_rights import NotAllowed
@@ -85,6 +82,7 @@ class StreamMemory:
 
     def __init__(self, context: JetStreamContext, client: WatchwordClient, reader: StreamReader) -> None:
         self._context = context
+        self._manager: Final = manager_of(context)
         self._client = client
         self._reader = reader
         self._looked: _Look | None = None
@@ -169,7 +167,7 @@ class StreamMemory:
         assert life is not None  # noqa: S101 - as in begin
         delivered = sequence
         with suppress(NotFoundError):  # past deliveries of a deleted consumer can still be judged
-            info = await self._context._jsm.consumer_info(reader.stream, reader.consumer)
+            info = await self._manager.consumer_info(reader.stream, reader.consumer)
             delivered = max(sequence, 0 if info.delivered is None else info.delivered.stream_seq)
         state = await self._state()
         last_gone = state.last_gone(life.had, end=sequence)
@@ -220,7 +218,7 @@ class StreamMemory:
         reader, life = self._reader, self._reader.life
         assert life is not None  # noqa: S101 - for the type checker: only what reads alone has a memory here
         try:
-            following = await _first(self._context._jsm, reader.stream, look.acknowledged + 1, look.subjects)
+            following = await _first(self._manager, reader.stream, look.acknowledged + 1, look.subjects)
             had = look.delivered if look.number else inf
             state = await self._state()
             facts = StreamFacts(
@@ -281,7 +279,7 @@ class StreamMemory:
 
     async def _look(self) -> _Look:
         now = self._reader.watchword.clock()
-        info = await self._context._jsm.consumer_info(self._reader.stream, self._reader.consumer)
+        info = await self._manager.consumer_info(self._reader.stream, self._reader.consumer)
         delivered, number = (
             (0, 0) if info.delivered is None else (info.delivered.stream_seq, info.delivered.consumer_seq)
         )
@@ -308,18 +306,18 @@ class StreamMemory:
         """Return when the message after a sequence was appended; for the last one, when that itself was."""
         following = None
         if sequence < state.last:
-            following = await _first(self._context._jsm, self._reader.stream, sequence + 1, [">"])
+            following = await _first(self._manager, self._reader.stream, sequence + 1, [">"])
         return state.last_at if following is None else following[1]
 
     async def _state(self) -> _State:
-        jsm, stream = self._context._jsm, self._reader.stream
-        answer = await _asked(jsm, f"STREAM.INFO.{stream}", {})
+        manager, stream = self._manager, self._reader.stream
+        answer = await asked(manager, f"STREAM.INFO.{stream}", {})
         state, count = answer["state"], answer["state"].get("num_deleted", 0)
         deleted: list[int] | None = []
         if count > MOST_DELETED:
             deleted = None
         elif count:
-            detailed = await _asked(jsm, f"STREAM.INFO.{stream}", {"deleted_details": True})
+            detailed = await asked(manager, f"STREAM.INFO.{stream}", {"deleted_details": True})
             deleted = detailed["state"].get("deleted") or []
         return _State(
             created=str(answer["created"]),
@@ -345,7 +343,7 @@ class StreamMemory:
             mem_storage=True,
             num_replicas=1,
         )
-        made = await context._jsm.add_consumer(reader.stream, config)
+        made = await self._manager.add_consumer(reader.stream, config)
         inbox = client.new_inbox()
         raw = await client.open(inbox, reader=None)
         pull = BasePullSubscription(
@@ -374,7 +372,7 @@ class StreamMemory:
         finally:
             with suppress(Error, TimeoutError):
                 await raw.unsubscribe()
-                await context._jsm.delete_consumer(reader.stream, made.name)
+                await self._manager.delete_consumer(reader.stream, made.name)
         return recalled
 
 
@@ -390,22 +388,14 @@ def _unreadable(error: Exception) -> WatchwordError:
     return Unavailable("replay", f"the stream cannot be reread: {detail}")
 
 
-async def _asked(jsm: JetStreamManager, what: str, question: dict[str, Any]) -> dict[str, Any]:
-    """Send an API request; returns the raw response, since nats-py omits parts of it."""
-    answer: dict[str, Any] = await jsm._api_request(
-        f"{jsm._prefix}.{what}", json.dumps(question).encode(), timeout=jsm._timeout
-    )
-    return answer
-
-
 async def _first(
-    jsm: JetStreamManager, stream: str, sequence: int, subjects: Iterable[str]
+    manager: JetStreamManager, stream: str, sequence: int, subjects: Iterable[str]
 ) -> tuple[int, float] | None:
     """Return the first message from ``sequence`` on, and when the server stored it; None without one."""
     found: list[tuple[int, float]] = []
     for subject in subjects:
         with suppress(NotFoundError):
-            answer = await _asked(jsm, f"STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": subject})
+            answer = await asked(manager, f"STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": subject})
             found.append((answer["message"]["seq"], _seconds(answer["message"]["time"])))
     return min(found, default=None)
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from nats import errors
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import DeliverPolicy
 from nats.js.errors import APIError
 
 from watchword import ConfigurationError
@@ -22,6 +22,7 @@ from watchword_adapters.control.speaker import speaker
 from watchword_adapters.nats.client import connect
 from watchword_adapters.nats.control_stream import stream_name
 from watchword_adapters.nats.message import ObservedMsg
+from watchword_adapters.nats.temporary import temporary
 from watchword_adapters.nats_rights import NotAllowed, refused_right
 from watchword_adapters.redriving import onlooker
 
@@ -47,9 +48,6 @@ _MADE: Final = {
 }
 _SECONDS: Final = 5.0
 """Time limit for a response of the server."""
-
-_IDLE: Final = 30.0
-"""Seconds after which the server deletes an abandoned consumer."""
 
 
 class NatsPresence:
@@ -158,17 +156,13 @@ class NatsPresence:
                 yield await subscription.next_msg(timeout=left)
 
     async def _stored(self, client: WatchwordClient, stream: str, since: float) -> AsyncGenerator[Any]:
-        config = ConsumerConfig(
-            deliver_policy=DeliverPolicy.BY_START_TIME,
-            opt_start_time=datetime.fromtimestamp(since, UTC),
-            ack_policy=AckPolicy.NONE,
-            inactive_threshold=_IDLE,
-        )
-        context = client.jetstream()
-        bound = await context.pull_subscribe(self._subject, stream=stream, config=config)
-        info = await bound.consumer_info()
-        left, most = info.num_pending or 0, together(client.max_payload)
-        try:
+        start = {
+            "deliver_policy": DeliverPolicy.BY_START_TIME,
+            "opt_start_time": datetime.fromtimestamp(since, UTC),
+        }
+        most = together(client.max_payload)
+        async with temporary(client.jetstream(), stream, self._subject, **start) as (bound, info):
+            left = info.num_pending or 0
             while left > 0:
                 try:
                     batch = await bound.fetch(min(most, left), timeout=_SECONDS)
@@ -177,10 +171,6 @@ class NatsPresence:
                 for msg in batch:
                     left -= 1
                     yield msg
-        finally:
-            await bound.unsubscribe()
-            with suppress(errors.Error):  # otherwise the server deletes it
-                await context.delete_consumer(stream, info.name)
 
 
 def together(largest: int) -> int:

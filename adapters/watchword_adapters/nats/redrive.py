@@ -1,15 +1,12 @@
 """Reads the copies in a quarantine stream, and verifies the messages that they point at again."""
 
-# ruff: noqa: SLF001 - nats-py has no public way to the consumer's name and the context's timeout
-
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from nats import errors
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
 
 from watchword import ConfigurationError, Unavailable
@@ -17,6 +14,7 @@ from watchword.message import is_subject
 from watchword.quarantine_copy import message_digest, read_copy
 from watchword_adapters.nats.client import connect
 from watchword_adapters.nats.message import ObservedMsg
+from watchword_adapters.nats.temporary import temporary
 from watchword_adapters.nats_rights import NotAllowed
 from watchword_adapters.redriving import ANY, Choice, Redriven, Stored, judge, judged_copy, onlooker
 
@@ -31,8 +29,8 @@ LIMIT: Final = 1000
 """Default number of latest entries of the stream that are read."""
 
 _BATCH: Final = 100
-_IDLE: Final = 30.0
-"""Seconds after which the server deletes an abandoned consumer."""
+_SECONDS: Final = 5.0
+"""Time limit for a batch of copies, in seconds."""
 
 _STREAM: Final = re.compile(r"[!-~]{1,255}")
 _NO_STREAM: Final = re.compile(r"[.*>/\\]")
@@ -54,7 +52,7 @@ async def copies(
             raise ConfigurationError(f"quarantine subject {subject!r}: no stream covers it") from None
         state = (await client.jsm().stream_info(name)).state
         start = max(1, state.first_seq, state.last_seq - limit + 1)
-        return [_stored(msg) async for msg in _read(stream, name, subject, start)]
+        return [_stored(msg) async for msg in _read(stream, name, subject, start, patience=_SECONDS)]
     finally:
         await client.close()
 
@@ -82,7 +80,7 @@ async def redrive(
         for stored, kept in chosen:
             try:
                 ours = kept.channel.realm == watchword.realm
-                msg = await _original(client.jetstream(timeout=patience), kept) if ours else None
+                msg = await _original(client.jetstream(timeout=patience), kept, patience) if ours else None
             except errors.Error as error:
                 verdict = Unavailable("log", str(error) if isinstance(error, NotAllowed) else type(error).__name__)
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=verdict)
@@ -95,7 +93,7 @@ async def redrive(
         await client.close()
 
 
-async def _original(stream: VerifyingJetStream, kept: Kept) -> ObservedMsg | None:
+async def _original(stream: VerifyingJetStream, kept: Kept, patience: float) -> ObservedMsg | None:
     """Read the message now at the copy's position; None if there is none, or it cannot be read."""
     position, channel = kept.position, kept.channel
     if position is None or channel.scheme != "nats" or not is_subject(channel.name):
@@ -104,36 +102,27 @@ async def _original(stream: VerifyingJetStream, kept: Kept) -> ObservedMsg | Non
     if not _STREAM.fullmatch(position.log) or _NO_STREAM.search(position.log):
         return None
     try:
-        found = [msg async for msg in _read(stream, position.log, channel.name, position.offset, most=1)]
+        reading = _read(stream, position.log, channel.name, position.offset, patience=patience, most=1)
+        found = [msg async for msg in reading]
     except APIError:  # no such stream, or a WorkQueue, which deletes terminated messages and allows no second reader
         return None
     return found[0] if found and found[0].message.position == position else None
 
 
 async def _read(
-    stream: VerifyingJetStream, name: str, subject: str, start: int, *, most: int | None = None
+    stream: VerifyingJetStream, name: str, subject: str, start: int, *, patience: float, most: int | None = None
 ) -> AsyncIterator[ObservedMsg]:
     """Read a stream's messages on ``subject`` from sequence ``start`` on, through a temporary consumer."""
-    config = ConsumerConfig(
-        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-        opt_start_seq=start,
-        ack_policy=AckPolicy.NONE,
-        inactive_threshold=_IDLE,
-    )
-    bound = await stream.pull_subscribe(subject, stream=name, config=config)
-    try:
-        left = (await bound.consumer_info()).num_pending or 0
+    deliver = DeliverPolicy.BY_START_SEQUENCE
+    async with temporary(stream, name, subject, deliver_policy=deliver, opt_start_seq=start) as (bound, info):
+        left = info.num_pending or 0
         left = left if most is None else min(left, most)
         while left > 0:
-            batch = await bound.fetch(min(left, _BATCH), timeout=stream._timeout)
+            batch = await bound.fetch(min(left, _BATCH), timeout=patience)
             left -= len(batch)
             for msg in batch:
                 if isinstance(msg, ObservedMsg):
                     yield msg
-    finally:
-        await bound.unsubscribe()
-        with suppress(errors.Error):  # otherwise the server deletes it
-            await stream.delete_consumer(name, bound._consumer)
 
 
 def _stored(msg: ObservedMsg) -> Stored:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from nats import errors
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import DeliverPolicy
 from nats.js.errors import APIError
 
 from watchword import ConfigurationError
 from watchword_adapters.nats.client import connect
 from watchword_adapters.nats.message import ObservedMsg
+from watchword_adapters.nats.temporary import temporary
 from watchword_adapters.nats_rights import NotAllowed, refused_right
 from watchword_adapters.redriving import onlooker
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 100
 _ROUND: Final = 5.0
-_IDLE: Final = 30.0
-"""Seconds after which the server deletes an abandoned consumer."""
 
 
 async def tail(
@@ -73,21 +72,16 @@ async def tail(
 async def _stored(
     client: WatchwordClient, stream: str, subject: str, *, from_start: bool, ready: Callable[[], None]
 ) -> AsyncGenerator[ObservedMsg]:
-    config = ConsumerConfig(
-        deliver_policy=DeliverPolicy.ALL if from_start else DeliverPolicy.NEW,
-        ack_policy=AckPolicy.NONE,
-        inactive_threshold=_IDLE,
-    )
-    context = client.jetstream()
-    try:
-        bound = await context.pull_subscribe(subject, stream=stream, config=config)
-    except APIError as error:  # no such stream, or a WorkQueue, where reading removes messages
-        raise ConfigurationError(
-            f"stream {stream!r}: {error.description or 'this server has no JetStream'};"
-            " omit --stream to follow the subject"
-        ) from None
-    name = (await bound.consumer_info()).name
-    try:
+    policy = DeliverPolicy.ALL if from_start else DeliverPolicy.NEW
+    async with AsyncExitStack() as stack:
+        try:
+            reading = temporary(client.jetstream(), stream, subject, deliver_policy=policy)
+            bound, _ = await stack.enter_async_context(reading)
+        except APIError as error:  # no such stream, or a WorkQueue, where reading removes messages
+            raise ConfigurationError(
+                f"stream {stream!r}: {error.description or 'this server has no JetStream'};"
+                " omit --stream to follow the subject"
+            ) from None
         ready()
         while True:
             try:
@@ -99,7 +93,3 @@ async def _stored(
             for msg in batch:
                 if isinstance(msg, ObservedMsg):
                     yield msg
-    finally:
-        await bound.unsubscribe()
-        with suppress(errors.Error):  # else the server ends it
-            await context.delete_consumer(stream, name)

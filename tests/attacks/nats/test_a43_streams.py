@@ -17,6 +17,7 @@ from tests.integration.nats.world import MALLORY, PLANNER, World, block, second_
 from tests.support.patience import PATIENCE
 from watchword import Mode, Reason, Unavailable, VerifiedMessage
 from watchword_adapters.nats import VerifyingJetStream, jetstream_rebuild
+from watchword_adapters.nats._seam import asked
 
 WAYS = ["ephemeral pull", "ephemeral push", "ordered", "durable recreated"]
 
@@ -151,13 +152,13 @@ async def test_a46_others_messages_in_a_backlog_cost_nothing(
     world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gaps in what a filter lets through are looked into together, and nothing is stale where nothing has gone."""
-    set_up, asked, questions = await stage(world, make_stream), jetstream_rebuild._asked, list[str]()
+    set_up, questions = await stage(world, make_stream), list[str]()
 
     async def counting(jsm: Any, what: str, question: dict[str, Any]) -> dict[str, Any]:
         questions.append(what)
         return await asked(jsm, what, question)
 
-    monkeypatch.setattr(jetstream_rebuild, "_asked", counting)
+    monkeypatch.setattr(jetstream_rebuild, "asked", counting)
     values = [b"%d" % number for number in range(30)]
     for value in values:
         await set_up.say(value)
