@@ -9,6 +9,7 @@ from typing import Any
 import coverage
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from xdist.workermanage import NodeManager  # type: ignore[import-untyped]  # it has no types
 
 from tests.support import stand_in
@@ -19,6 +20,10 @@ pytest_plugins = ["tests.brokers.plugin", "tests.custody.plugin", "tests.kinds"]
 
 # On a busy machine a process that has run its tests takes longer than ten seconds to write down what they covered.
 NodeManager.EXIT_TIMEOUT = 120
+
+# Hypothesis's limits of time say how busy a machine is, and nothing about what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 RUNS = "--runs-of-one"
 

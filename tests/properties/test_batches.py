@@ -158,7 +158,7 @@ def test_what_is_odd_is_not_sound(odd: Batch) -> None:
 @pytest.mark.skipif(engine.native() is None, reason="the native engine is not here: make native")
 @given(st.lists(BATCHES, max_size=3), mostly(FAR, 0, 1, 3))
 @example([ODD[0]], FAR)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_both_engines_make_the_same_of_a_batch(batches: Sequence[Batch], log_end: int) -> None:
     """Promise (A53): what the native engine calls sound is what the Python engine leaves as it is, and readable."""
     raw, base = b"", 0

@@ -184,7 +184,7 @@ POLICIES = {
     floor=st.sampled_from([0.0, NOW + 1]),
     cut=st.integers(0, 12),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(messages=[RENAMED, HONEST[5], *HONEST], checked=False, store="one", policy="any", floor=0.0, cut=0)
 @example(messages=[*HONEST, *HONEST], checked=True, store="guard", policy="slow", floor=0.0, cut=3)
 @example(messages=[*HONEST, *OTHERS, *HONEST], checked=True, store="bulk", policy="any", floor=0.0, cut=0)
@@ -250,7 +250,7 @@ def taken(data: st.DataObject) -> Message:
 
 @pytest.mark.slow
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_verdict_depends_on_what_is_remembered(data: st.DataObject) -> None:
     """Promise (A25): whatever was seen before, a batched message is judged as by a verifier that has just begun."""
     remembered = {kind.__name__: cache(kind) for kind in (SignatureChecker, LearningReader, NativeReader)}

@@ -91,7 +91,7 @@ def test_any_cbor_in_any_place(data: st.DataObject) -> None:
 
 
 @given(st.data(), st.sampled_from(["ed25519", "esp256", "batch"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_one_byte_change_of_an_envelope(data: st.DataObject, kind: str) -> None:
     """Promise (A07): an envelope with one byte changed, added or taken out is rejected, as text and below it."""
     message = kafka()

@@ -23,7 +23,7 @@ COVERED = st.frozensets(st.sampled_from(["a", "b", "traceparent"]))
 
 
 @given(st.lists(st.tuples(HEADERS, COVERED), max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_covering_forgets_nothing_and_mixes_nothing_up(messages: list[tuple[Any, frozenset[str]]]) -> None:
     """Promise (A03): whatever came before, headers are seen and digested as if nothing had."""
     coverage = HeaderCoverage()
@@ -32,7 +32,7 @@ def test_covering_forgets_nothing_and_mixes_nothing_up(messages: list[tuple[Any,
 
 
 @given(st.lists(st.tuples(st.booleans(), HEADERS), max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_signer_mixes_no_headers_up(messages: list[tuple[bool, Any]]) -> None:
     """Promise (A03): a message is signed, or refused, with its own headers, whatever was signed before."""
     warm = signer()

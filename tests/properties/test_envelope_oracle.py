@@ -133,7 +133,7 @@ def is_as_cbor2_reads_it(envelope: Envelope, raw: bytes) -> None:
 
 
 @given(ENVELOPES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_is_of_the_specifications_shape_is_read(raw: bytes) -> None:
     """Promise: each deterministic envelope of the specification's CDDL is read, up to 4096 bytes, as cbor2 reads it."""
     assume(len(raw) <= 4096)
@@ -151,7 +151,7 @@ OTHER = [
 
 @pytest.mark.slow
 @given(st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_bytes_changed_anywhere_are_read_alike_or_malformed(data: st.DataObject) -> None:
     """Promise (A07): flipped, cut, inserted and repeated bytes are malformed, or mean the same to cbor2."""
     raw = data.draw(st.sampled_from(BASES) | ENVELOPES)
@@ -195,7 +195,7 @@ def loose(pairs: list[tuple[Any, Any]]) -> bytes:
 
 
 @given(st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_claims_of_another_make(data: st.DataObject) -> None:
     """Promise (A07): claims repeated, reordered, unknown, of another type or in a longer form are malformed."""
     version, claims, proof = cbor2.loads(data.draw(st.sampled_from(BASES)))
@@ -221,7 +221,7 @@ def test_claims_of_another_make(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_parts_of_another_make(data: st.DataObject) -> None:
     """Promise (A07): anything else in place of any part, tags and indefinite lengths too, is malformed."""
     raw = data.draw(st.sampled_from(BASES))

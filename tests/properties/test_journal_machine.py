@@ -289,7 +289,5 @@ TestJournals = pytest.mark.slow(Journals.TestCase)
 TestDisasters = pytest.mark.slow(Disasters.TestCase)
 TestWrongClocks = pytest.mark.slow(WrongClocks.TestCase)
 for case in (TestJournals, TestDisasters, TestWrongClocks):
-    case.settings = settings(
-        max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    case.settings = settings(max_examples=60, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 del case  # else its last value is collected as one more test

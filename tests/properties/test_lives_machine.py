@@ -413,4 +413,4 @@ class CoreReaders(RuleBasedStateMachine):
 
 TestCoreReaders: Any = pytest.mark.slow(CoreReaders.TestCase)
 TestCoreReaders.__doc__ = "Promise (A43, A46, N1): one reader, one memory, over resubscriptions and restarts."
-TestCoreReaders.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestCoreReaders.settings = settings(max_examples=200, stateful_step_count=40)

@@ -430,7 +430,7 @@ class ObservedReading(Reading):
     observing = True
 
 
-SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None)
+SETTINGS = settings(max_examples=40, stateful_step_count=40)
 TestStamped = pytest.mark.slow(Reading.TestCase)
 TestUnstamped = pytest.mark.slow(UnstampedReading.TestCase)
 TestSwitching = pytest.mark.slow(SwitchingReading.TestCase)

@@ -307,5 +307,5 @@ TestUnstampedPartition.__doc__ = "Promise: the same on a log whose times produce
 TestStream = pytest.mark.slow(Stream.TestCase)
 TestStream.__doc__ = "Promise: the same where deliveries are offered until they are acknowledged, in any order."
 TestPartition.settings = TestUnstampedPartition.settings = TestStream.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None
+    max_examples=200, stateful_step_count=40
 )

@@ -210,4 +210,4 @@ class Replay(RuleBasedStateMachine):
 
 TestReplay = pytest.mark.slow(Replay.TestCase)
 TestReplay.__doc__ = "Promise: the store answers as a memory of everything would, and holds no more than it must."
-TestReplay.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestReplay.settings = settings(max_examples=300, stateful_step_count=60)

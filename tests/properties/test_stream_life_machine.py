@@ -494,4 +494,4 @@ def test_a_reader_that_is_set_back_while_no_keys_can_be_had_loses_nothing() -> N
 
 TestStreamReaders: Any = pytest.mark.slow(StreamReaders.TestCase)
 TestStreamReaders.__doc__ = "Promise (A43, A46): one reader, one memory, whatever becomes of consumer and stream."
-TestStreamReaders.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestStreamReaders.settings = settings(max_examples=200, stateful_step_count=40)

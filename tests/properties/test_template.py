@@ -84,7 +84,7 @@ def agree(template: Template, raw: bytes) -> bool:
 
 
 @given(envelopes(), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_template_reads_its_own_kind_and_nothing_otherwise(raw: bytes, data: st.DataObject) -> None:
     """Promise (A07): what is like the envelope learned is read as the strict reader reads it; what is not, is left."""
     like = strictly(raw)
@@ -118,7 +118,7 @@ def test_a_template_reads_its_own_kind_and_nothing_otherwise(raw: bytes, data: s
 
 
 @given(envelopes(), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_of_the_templates_size(raw: bytes, data: st.DataObject) -> None:
     """Promise (A07): whatever bytes are changed, the template reads nothing or what the strict reader reads."""
     like = strictly(raw)
@@ -197,7 +197,7 @@ RAWS = [raw_of(message) for message in VERIFIED]
 
 
 @given(st.lists(st.tuples(st.integers(0, len(RAWS) - 1), st.integers(0, 600), st.integers(0, 255)), max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @example([(at, 0, 0x83) for at in range(len(RAWS))])
 def test_a_reader_that_has_learned_reads_as_one_that_has_not(changes: list[tuple[int, int, int]]) -> None:
     """Promise: after any verified messages, any envelope means what it means to a strict reader."""

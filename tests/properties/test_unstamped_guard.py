@@ -233,4 +233,4 @@ class Unstamped(RuleBasedStateMachine):
 
 TestUnstamped = pytest.mark.slow(pytest.mark.usefixtures("not_traced")(Unstamped.TestCase))
 TestUnstamped.__doc__ = "Promise (A12, A18, A20, A39): it answers as a memory of everything would, in bounded memory."
-TestUnstamped.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestUnstamped.settings = settings(max_examples=300, stateful_step_count=60)

@@ -195,7 +195,7 @@ BURSTS = st.tuples(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     answers=st.lists(ANSWERS, min_size=1, max_size=8),
     bursts=st.lists(BURSTS, max_size=12),

@@ -61,7 +61,7 @@ def test_the_largest_trees(size: int) -> None:
     at=st.integers(0, 4095),
     path=st.lists(st.binary(min_size=32, max_size=32), max_size=13),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_path_leads_where_the_rfcs_recursion_leads(size: int, at: int, path: list[bytes]) -> None:
     """Promise (A25): whatever the path, it has the root of the RFC's own recursion, or fits neither."""
     index = at % size
@@ -78,7 +78,7 @@ def standing(entries: list[bytes]) -> list[tuple[bytes, tuple[bytes, ...]]]:
 
 
 @given(size=st.integers(1, 70))
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=70)
 def test_all_leaves_of_a_tree_share_its_root(size: int) -> None:
     """Promise: a tree's leaves together lead where each of them leads."""
     entries = [b"%d" % index for index in range(size)]
@@ -86,7 +86,7 @@ def test_all_leaves_of_a_tree_share_its_root(size: int) -> None:
 
 
 @given(size=st.integers(2, 20), data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_leaves_of_which_one_is_bent_share_no_root(size: int, data: st.DataObject) -> None:
     """Promise (A25): leaves have a shared root only where each of them leads to that one."""
     entries = [b"%d" % index for index in range(size)]

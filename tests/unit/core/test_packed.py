@@ -75,7 +75,7 @@ STEPS = st.lists(
 
 @pytest.mark.skipif(engine.native() is None, reason="the native engine is not here: make native")
 @given(STEPS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_both_engines_keep_the_same(steps: list[tuple[Any, ...]]) -> None:
     """Promise: whatever is put into a bucket, packed and dropped, the native engine's has the same."""
     native = engine.native()

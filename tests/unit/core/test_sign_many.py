@@ -216,7 +216,7 @@ NAMES = st.text(st.characters(codec="utf-8"), max_size=40).filter(lambda name: n
     number=st.sampled_from([1, 2, 3, 64, 300]),
     esp=st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_envelope_is_larger_than_was_said(  # noqa: PLR0917 - drawn by name
     key: bytes | None,
     names: list[str],
@@ -288,7 +288,7 @@ def drafted(by: Signer, message: Message, options: dict[str, Any]) -> object:
         max_size=10,
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_was_signed_before_changes_nothing(envelopes: list[tuple[Message, dict[str, Any]]]) -> None:
     """Promise (A30): a signer that has signed envelopes, and refuses, what one that has not does."""
     with pytest.MonkeyPatch.context() as patch:

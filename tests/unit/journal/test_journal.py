@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.journal.agents import LOG, NOW, POLICY, Agent, Clock
@@ -28,7 +28,6 @@ BIRTH = NOW + 5
 LATER = "nats://prod/later#0"
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -411,7 +411,7 @@ def broken(raw: bytes, at: int, value: int, *, mends: bool) -> bytes:
     log_end=st.sampled_from([0, 2, 5, FAR]),
     cut=st.integers(0, 80),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a53_both_engines_mend_the_same(
     batches: list[tuple[list[str], int, tuple[int, int, bool] | None]], log_end: int, cut: int
 ) -> None:
