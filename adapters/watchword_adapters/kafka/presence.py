@@ -69,7 +69,7 @@ class KafkaPresence:
     async def announce(self, value: bytes, headers: Mapping[str, str]) -> None:
         """See PresenceChannel."""
         if self._speaking is None:
-            speaking = SigningProducer(watchword=speaker(self._watchword), **self._options)
+            speaking = SigningProducer(watchword=speaker(self._watchword), acks="all", **self._options)
             self._speaking = speaking  # stored first, so that it is stopped even if it fails to start
             await speaking.start()
         pairs: list[Header] = [(name, text.encode()) for name, text in headers.items()]

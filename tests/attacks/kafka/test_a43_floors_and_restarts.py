@@ -135,23 +135,21 @@ async def test_a43_k13_from_the_future_stays_so(world: World) -> None:
     Where the broker stamps, each place has one verdict forever, and nothing needs to be remembered.
     """
     topic, group = await world.make_topic(timestamp_type="CreateTime"), world.unique("group")
-    (dated,) = await issued(world, topic, time.time() + 4, b"dated ahead")
-    await world.inject(topic, [dated])
-    await world.say(topic, b"0")
-    reader = world.reader(max_skew=1.0)
+    clock = earlier(HOUR)
+    (dated,) = await issued(world, topic, clock.at + 60, b"dated ahead")
+    await world.inject(topic, [dated, *await issued(world, topic, clock.at, b"0")])
+    reader = world.reader(max_skew=1.0, clock=clock)
     async with world.consumer(reader, topic, group_id=group) as consumer:
         assert await until(consumer, b"0") == [b"0"]
         assert judged(reader)["from_future"] == 1
-        await passed(4.0)
-        await world.inject(topic, [dated])
-        await world.say(topic, b"1")
+        clock.at += 60
+        await world.inject(topic, [dated, *await issued(world, topic, clock.at, b"1")])
         assert await until(consumer, b"1") == [b"1"]
         await consumer.seek_to_beginning()
-        await world.say(topic, b"2")
+        await world.inject(topic, await issued(world, topic, clock.at, b"2"))
         seen = [(record.offset, record.value) for record in await _records_until(consumer, b"2")]
-    await world.inject(topic, [dated])
-    await world.say(topic, END)
-    async with world.consumer(world.reader(max_skew=1.0), topic, group_id=group) as consumer:
+    await world.inject(topic, [dated, *await issued(world, topic, clock.at, END)])
+    async with world.consumer(world.reader(max_skew=1.0, clock=clock), topic, group_id=group) as consumer:
         seen += [(record.offset, record.value) for record in await _records_until(consumer, END)]
     assert [value for _, value in seen if value != b"dated ahead"] == [b"0", b"1", b"2", END]
     assert {offset for offset, value in seen if value == b"dated ahead"} <= {0}  # the copies never

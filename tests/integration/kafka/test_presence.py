@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from tests.brokers.plugin import MakeTopic
 from tests.integration.kafka.world import CONTROLLER, INTERN, PLANNER, Captured, World, read
@@ -13,6 +13,8 @@ from tests.support.broker_tools import admin_of, settings_of
 from watchword import ConfigurationError
 from watchword.presence import CONTENT_TYPE, MAX_BYTES, Announcement, Presence
 from watchword.spi import Message
+from watchword_adapters.kafka import SigningProducer
+from watchword_adapters.kafka import presence as channels
 from watchword_adapters.kafka.presence import KafkaPresence
 from watchword_adapters.redriving import judge
 
@@ -69,6 +71,22 @@ async def test_what_is_made_takes_no_megabytes(world: World, unique: Callable[[s
         await channel.announce(bytes(MAX_BYTES), {"content-type": CONTENT_TYPE})
         (found,) = await messages(channel, 0.0)
         assert found.value == bytes(MAX_BYTES)
+
+
+async def test_an_announcement_is_acknowledged_by_all_replicas(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    """Otherwise it could be lost with the topic's leader, and would not be read back at once."""
+    asked: list[Any] = []
+
+    class Opened(SigningProducer):
+        def __init__(self, **options: Any) -> None:
+            asked.append(options["acks"])
+            super().__init__(**options)
+
+    monkeypatch.setattr(channels, "SigningProducer", Opened)
+    async with KafkaPresence("presence", watchword=world.speaker(), bootstrap_servers="127.0.0.1:1") as channel:
+        with pytest.raises(KafkaConnectionError):
+            await channel.announce(said(0).to_json(), {"content-type": CONTENT_TYPE})
+    assert asked == ["all"]
 
 
 async def test_a_topic_that_is_missing_is_told(world: World, unique: Callable[[str], str]) -> None:
