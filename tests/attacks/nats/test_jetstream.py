@@ -308,8 +308,9 @@ async def test_a17_delivery_by_a_consumer_that_was_not_bound_is_wrong(
     await attacker.jetstream().add_consumer(stream, redelivering)
     await honest(world, subject, b"last")
     assert (await push.next_msg(timeout=15)).data == b"last"
-    with pytest.raises(NatsTimeoutError):
-        await push.next_msg(timeout=0.3)
+    while guard.audit.counts.total() < 4:
+        with pytest.raises(NatsTimeoutError):
+            await push.next_msg(timeout=0.3)
     assert guard.audit.counts == {"delivered": 2, Reason.WRONG_DELIVERY: 2}
     assert (await attacker.jetstream().consumer_info(stream, "thief")).num_ack_pending == 2
 

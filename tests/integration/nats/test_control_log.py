@@ -95,7 +95,7 @@ async def test_two_who_make_it_at_once_agree(world: World, unique: Callable[[str
 
 async def test_a_number_of_replicas_that_cannot_be_had_is_told(world: World, unique: Callable[[str], str]) -> None:
     """What the server refuses is its own error."""
-    async with log_on(world, unique("control"), replicas=3) as log:
+    async with log_on(world, unique("control"), replicas=9) as log:
         with pytest.raises(APIError, match="replicas"):
             await log.make()
 

@@ -264,12 +264,11 @@ async def test_outage_is_asked_for_again(world: World, make_stream: MakeStream, 
     world.keys.down = True
     if how == "pull":
         pull = await js.pull_subscribe(f"{stream}.task")
-        with pytest.raises(NatsTimeoutError):
-            await pull.fetch(timeout=0.3)
     else:
         push = await js.subscribe(f"{stream}.task")
+    while not guard.audit.counts:
         with pytest.raises(NatsTimeoutError):
-            await push.next_msg(timeout=0.3)
+            await (pull.fetch(timeout=0.3) if how == "pull" else push.next_msg(timeout=0.3))
     assert set(guard.audit.counts) == {"unavailable"}
     world.keys.down = False
     got = (await pull.fetch(timeout=10))[0] if how == "pull" else await push.next_msg(timeout=10)

@@ -178,6 +178,15 @@ async def soon(coming: Awaitable[T]) -> T:
     return await asyncio.wait_for(coming, PATIENCE)
 
 
+async def unanswered(asking: Awaitable[object], seen: Callable[[], object]) -> None:
+    """Let a request wait until something is seen that does not answer it, and a little longer; then give it up."""
+    waiting = asyncio.ensure_future(asking)
+    await until(seen)
+    assert not (await asyncio.wait([waiting], timeout=0.1))[0]
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Wait until ``condition`` holds."""
     async with asyncio.timeout(PATIENCE):
