@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+AGAIN: Final = 5.0
+"""Seconds after which what still runs is cancelled again: on Python 3.11, clients lose some cancellations."""
 
 
 class Background:
@@ -17,7 +20,7 @@ class Background:
     def __init__(self, name: str, *works: Callable[[], Coroutine[Any, Any, object]]) -> None:
         self._loop = asyncio.new_event_loop()
         self._works = works
-        self._task: asyncio.Task[object] | None = None
+        self._tasks: list[asyncio.Task[object]] = []
         self._closed = False
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
@@ -27,31 +30,29 @@ class Background:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def close(self) -> None:
-        """Cancel the coroutines; each may still close its connections."""
-        self._closed = True
-        self.call(self._cancel)
+        """Cancel the coroutines; each may still close its connections, within ``AGAIN`` seconds."""
+        if not self._closed:
+            self._closed = True
+            self.call(self._cancel)
 
     def _cancel(self) -> None:
-        if self._task is not None and self._closed and not self._task.cancelling():  # its clean-up is not cut short
-            self._task.cancel()
+        running = [task for task in self._tasks if not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            self._loop.call_later(AGAIN, self._cancel)
 
     async def _work(self) -> None:
         # gather() would end at the first error, and cancel the others again while they close connections.
         async with asyncio.TaskGroup() as group:
-            for work in self._works:
-                group.create_task(work())
+            self._tasks = [group.create_task(work()) for work in self._works]
+            if self._closed:  # before this thread ran
+                self._cancel()
 
     def _run(self) -> None:
-        async def main() -> None:
-            self._task = asyncio.ensure_future(self._work())
-            self._cancel()  # it may have been closed before
-            await asyncio.wait([self._task])
-            if not self._task.cancelled():
-                self._task.result()
-
         # At process exit the executor's threads end before this one.
         with suppress(RuntimeError), asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(main())
+            runner.run(self._work())
 
 
 def call_later(seconds: float, call: Callable[[], None]) -> None:

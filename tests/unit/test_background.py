@@ -3,6 +3,9 @@
 import asyncio
 import threading
 
+import pytest
+
+from watchword_adapters import background as threads
 from watchword_adapters.background import Background
 
 
@@ -29,6 +32,31 @@ def test_each_work_puts_in_order_what_it_has_open() -> None:
     background.close()
     assert ended.wait(20)
     assert closed.wait(20)
+
+
+def test_a_lost_cancellation_keeps_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Python 3.11 ``asyncio.wait_for``, which clients use, returns a result that comes with a cancellation."""
+    monkeypatch.setattr(threads, "AGAIN", 0.01)
+    begun, lost, ended = threading.Event(), list[int](), threading.Event()
+
+    async def work() -> None:
+        try:
+            while True:
+                begun.set()
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    lost.append(1)
+                    if len(lost) == 3:
+                        raise
+        finally:
+            ended.set()
+
+    background = Background("works", work)
+    assert begun.wait(20)
+    background.close()
+    background.close()  # cancels nothing a second time by itself
+    assert ended.wait(20)
 
 
 def test_what_is_closed_at_once_ends() -> None:

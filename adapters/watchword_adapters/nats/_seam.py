@@ -91,6 +91,7 @@ PRIVATE: Final = (
     Name(JetStreamContext._JSI, "_fctask", None, "as _hbtask, for flow control; written"),
     Name(JetStreamContext._JSI, "_ccreq", None, "names the replacement of an ordered consumer; written"),
     # Read and called.
+    Name(Client, "_transport", None, "stays open if connecting is cancelled"),
     Name(Client, "_status", None, "says whether it accepts messages"),
     Name(Client, "_max_pending_size", None, "limits the bytes pending without a connection"),
     Name(Client, "_flush_queue", None, "wakes the flusher without waiting for it"),
@@ -191,6 +192,16 @@ class Base(Client):
         super().__init__()
         check(self)
         self._next_connection: asyncio.Future[None] | None = None
+
+    async def connect(self, *args: Any, **options: Any) -> None:
+        """See nats-py; if it is cancelled it leaves no connection open."""
+        try:
+            await super().connect(*args, **options)
+        except BaseException:
+            transport: Any = self._transport
+            if transport is not None:
+                transport.close()
+            raise
 
     @property
     def inbox_prefix(self) -> str:

@@ -338,7 +338,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
     async def _known(self, stream: str, consumer: str) -> _Known:
         """Request the consumer and its stream; if this user may not, cautious assumptions apply."""
         info, of_stream = await asyncio.gather(
-            _answer(self._jsm.consumer_info(stream, consumer)), _answer(self._jsm.stream_info(stream))
+            _answer(self._jsm.consumer_info, stream, consumer), _answer(self._jsm.stream_info, stream)
         )
         failed = [one for one in (info, of_stream) if isinstance(one, Error)]
         rights = [right for one in failed if isinstance(one, NotAllowed) for right in one.rights]
@@ -439,10 +439,10 @@ class _OrderedState(BaseState):
             self.reader.resetting = False
 
 
-async def _answer(answer: Awaitable[T]) -> T | Error:
+async def _answer(ask: Callable[..., Awaitable[T]], *names: str) -> T | Error:
     """Return the server's response, or its error."""
     try:
-        return await answer
+        return await ask(*names)
     except Error as error:
         return error
 

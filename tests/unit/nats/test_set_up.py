@@ -1,11 +1,13 @@
 """Every way to make something of ours says at once what is no Watchword."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.patience import PATIENCE
 from tests.unit.kafka.fakes import KEY, SENDER, Keys, watchword
 from watchword import ConfigurationError
 from watchword.jwk import to_jwks
@@ -83,3 +85,25 @@ async def test_a_sole_reader_says_yes_or_no(given: Any) -> None:
     client = WatchwordClient(watchword=watchword(Keys()))
     with pytest.raises(ConfigurationError, match=r"sole_reader=.*: write True if only this process"):
         client.jetstream(sole_reader=given)
+
+
+async def test_connecting_that_is_cancelled_leaves_nothing_open() -> None:
+    """A server that never introduces itself sees the connection end, though the client is still referenced."""
+    reached, left = asyncio.Event(), asyncio.Event()
+
+    async def serve(hears: asyncio.StreamReader, says: asyncio.StreamWriter) -> None:
+        reached.set()
+        await hears.read()
+        left.set()
+        says.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = WatchwordClient(watchword=watchword(Keys()))
+    async with server, asyncio.timeout(PATIENCE):
+        connecting = asyncio.ensure_future(client.connect(f"nats://127.0.0.1:{port}"))
+        await reached.wait()
+        while not connecting.done():  # on Python 3.11 a cancellation may be lost
+            connecting.cancel()
+            await asyncio.wait([connecting], timeout=0.05)
+        await left.wait()
