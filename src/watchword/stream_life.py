@@ -29,7 +29,8 @@ every start would cost a consumer of one subject in a thousand a thousand times 
 Missed: an earlier message of the stream may have been lost on its way, or may wait at the other subscription, and the
 delivery at hand may be a copy of it. The next reader would read the stream in order and take the earlier one for the
 first. So messages ``missed_before`` a delivery are read and recalled first; a gap in the consumer's own numbering of
-its deliveries shows that one is missing.
+its deliveries shows that one is missing. A consumer that is reset or recreated numbers from 1 again, and if as many of
+its next deliveries are lost as it had made before, no number is missing (SECURITY.md, "Where the promises end").
 
 Overtaken: messages that were in the stream when a reader began may have been delivered before, even those after the
 consumer's position, because it may have been recreated or set back. If limits remove such a message before its turn

@@ -164,7 +164,7 @@ class ControlBroker:
             found = await self._found()
             if found.error == _UNKNOWN_TOPIC:
                 made = await self._create(found, replicas, settings) or made
-                raise LookAgainError(f"topic {self.topic_name!r} was created, but is not known yet")
+                raise LookAgainError(f"topic {self.topic_name!r} is being created or deleted: no broker knows it")
 
         await self.patiently(known)
         return made

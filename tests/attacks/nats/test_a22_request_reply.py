@@ -93,7 +93,7 @@ async def test_a22_forged_answers_are_ignored_until_the_genuine_one(world: World
     assert (await soon(naive)).data == b"forged"
 
 
-async def test_a22_forged_answer_alone_times_out(world: World, unique: Unique) -> None:
+async def test_a22_forged_answer_alone_is_no_answer(world: World, unique: Unique) -> None:
     """Where nobody but the attacker answers, the requester hears nothing."""
     subject, guard, attacker = unique("a22"), world.agent(PLANNER), await world.plain()
     seen = await listen(attacker, subject)

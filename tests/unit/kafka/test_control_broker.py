@@ -228,7 +228,7 @@ async def test_a_topic_that_goes_while_it_is_made_is_made_again() -> None:
 async def test_a_topic_that_stays_unknown_ends_the_making() -> None:
     """Brokers that never learn of it are an error after a while."""
     async with asking(Answers(topic=[told(error=3)], create=created(0))) as broker:
-        with pytest.raises(KafkaError, match="was created, but is not known yet"):
+        with pytest.raises(KafkaError, match="is being created or deleted: no broker knows it"):
             await broker.make(None)
 
 
