@@ -60,14 +60,20 @@ def test_a_lost_cancellation_keeps_nothing_running(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_is_closed_at_once_ends() -> None:
-    """Before it has begun as well: nothing of it runs on."""
+    """Before its thread runs as well: nothing of it runs on."""
+    begun: list[threading.Thread] = []
 
     async def work() -> None:
         await asyncio.Event().wait()
 
-    background = Background("work", work)
-    background.close()
-    for thread in threading.enumerate():
-        if thread.name == "work":
-            thread.join(20)
-            assert not thread.is_alive()
+    def later(thread: threading.Thread) -> None:
+        begun.append(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", later)
+        background = Background("work", work)
+        background.close()
+    (thread,) = begun
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
